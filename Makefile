@@ -1,0 +1,39 @@
+# Few verbs. `make demo` and `make test` each do their own set-up, so either is enough on its own.
+PYTHON := .venv/bin/python
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help setup demo test test-unit test-kernel test-e2e lint bench picture clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup:  ## everything demo, tests and benchmarks need (Debian 12 or 13)
+	@./deploy/setup-debian.sh
+
+demo: setup  ## a VPC in network namespaces, a noisy task, and eni53 watching it go over 1024
+	@$(SUDO) $(PYTHON) -m tests.lab.demo
+
+test: setup lint test-unit test-kernel test-e2e  ## all tests; the last two need root
+
+test-unit:  ## no root, no network, seconds
+	$(PYTHON) -m pytest tests/unit
+
+test-kernel:  ## real programs and real packets, in namespaces of their own
+	$(SUDO) $(PYTHON) -m pytest tests/kernel
+
+test-e2e:  ## the installed command in the lab, with a real dockerd and resolver
+	$(SUDO) $(PYTHON) -m pytest tests/e2e
+
+lint:  ## ruff and mypy
+	$(PYTHON) -m ruff check agent tests
+	$(PYTHON) -m ruff format --check agent tests
+	$(PYTHON) -m mypy
+
+bench: setup  ## what it costs: kernel, memory, processor, start
+	@$(SUDO) $(PYTHON) -m tests.bench
+
+picture: setup  ## docs/top.svg from a real run in the lab
+	@$(SUDO) $(PYTHON) -m tests.lab.demo --picture docs/top.svg
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,114 @@
+"""Puts one `Snapshot` together from the accounts, the windows and the states. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .ledger import Account, Cell, Ledger, Row
+from .model import (
+    BASIS_CLASSES,
+    CLASSES,
+    Count,
+    Eni,
+    EniCounters,
+    EniUsage,
+    WorkloadUsage,
+)
+from .rates import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class EniView:
+    """What is known of one ENI besides its accounts.
+
+    Attributes:
+        limit_pps: Its limit.
+        basis: ``linklocal`` or ``dns``.
+        state: As `alerts` has it.
+        over_threshold_s: Seconds over each threshold.
+    """
+
+    eni: Eni
+    limit_pps: int
+    basis: str
+    windows: Windows
+    state: str
+    over_threshold_s: Mapping[float, float]
+    counters: EniCounters | None
+
+
+def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bool) -> EniUsage:
+    """One ENI of a snapshot.
+
+    Args:
+        view: The ENI.
+        ledger: Its accounts, just updated.
+        window_s: Seconds that the increases cover.
+        since_start: Rates over the whole time since attach, not since the last update.
+    """
+    place = (view.eni.ifindex, view.eni.vlan)
+    totals = ledger.totals(place)
+    recent = totals if since_start else ledger.recent(place)
+    on_basis = _on_basis(recent, view.basis)
+    rows = (
+        _workload_usage(account, row, view.basis, on_basis, window_s, since_start)
+        for account, row in ledger.rows.get(place, {}).items()
+    )
+    peak_pps = view.windows.peak_pps[view.basis]
+    return EniUsage(
+        eni=view.eni,
+        limit_pps=view.limit_pps,
+        basis=view.basis,
+        packets=sum(totals.values()),
+        window_pps=view.windows.window_pps,
+        peak_pps=view.windows.peak_pps,
+        utilization=peak_pps / view.limit_pps,
+        state=view.state,
+        classes={c: _count(totals, recent, c, window_s) for c in CLASSES},
+        protocols=dict(totals),
+        workloads=tuple(sorted(rows, key=lambda r: (-r.pps, -r.packets, r.workload))),
+        ended_packets=sum(ledger.ended.get(place, {}).values()),
+        history_pps=view.windows.history_pps[view.basis],
+        over_threshold_s=view.over_threshold_s,
+        counters=view.counters,
+    )
+
+
+def _workload_usage(
+    account: Account, row: Row, basis: str, on_basis: int, window_s: float, since_start: bool
+) -> WorkloadUsage:
+    workload, via = account
+    recent = row.packets if since_start else row.recent
+    path, cgroup_id = next(iter(row.cgroups)) if len(row.cgroups) == 1 else (None, None)
+    return WorkloadUsage(
+        workload=workload,
+        via=via,
+        packets=sum(row.packets.values()),
+        pps=sum(recent.values()) / window_s,
+        share=_on_basis(recent, basis) / on_basis if on_basis else 0.0,
+        classes={
+            c: _count(row.packets, recent, c, window_s)
+            for c in CLASSES
+            if any(cell[0] == c for cell in row.packets)
+        },
+        cgroup=path,
+        cgroup_id=cgroup_id,
+    )
+
+
+def _count(
+    packets: Mapping[Cell, int], recent: Mapping[Cell, int], packet_class: str, window_s: float
+) -> Count:
+    return Count(
+        _sum(packets, (packet_class,)),
+        _sum(recent, (packet_class,)) / window_s,
+    )
+
+
+def _on_basis(packets: Mapping[Cell, int], basis: str) -> int:
+    return _sum(packets, BASIS_CLASSES[basis])
+
+
+def _sum(packets: Mapping[Cell, int], classes: Iterable[str]) -> int:
+    return sum(n for (packet_class, _), n in packets.items() if packet_class in classes)

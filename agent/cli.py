@@ -1,0 +1,141 @@
+"""The `eni53` command: flags in, one command run, an exit code out.
+
+Whatever goes wrong ends in one line on stderr that says what, why and what to do. Commands import
+what they need when they run: the agent must not pay for the terminal's libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .config import Config, load
+from .errors import Eni53Error, UsageError
+from .text import clean
+
+DEFAULT_CONFIG = Path("/etc/eni53/eni53.toml")
+MAX_SECONDS = 3600.0
+SORT_KEYS = ("pps", "share", "packets", "name", "kind")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{clean(message, 400)}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="eni53",
+        description="Counts the packets that every container sends to the VPC's DNS resolver and"
+        " the other link-local services, per network interface, and warns before 1024 a second.",
+    )
+    parser.add_argument("--version", action="version", version=f"eni53 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    agent = commands.add_parser("agent", help="count until stopped; serve metrics")
+    _common(agent)
+    agent.add_argument("--eni", action="append", metavar="IFACE", help="count on this interface")
+    agent.add_argument("--listen", metavar="ADDR:PORT", help="default 127.0.0.1:9153")
+    top = commands.add_parser("top", help="who sends how much, now")
+    _common(top)
+    top.add_argument("--eni", action="append", metavar="IFACE", help="show only this interface")
+    top.add_argument("--once", action="store_true", help="print once and end")
+    top.add_argument("--seconds", type=_seconds, default=5.0, metavar="N", help="measure for N")
+    top.add_argument("--json", action="store_true", help="print once, as JSON")
+    top.add_argument("--sort", choices=SORT_KEYS, default="pps", help="order of workloads")
+    top.add_argument("--filter", default="", metavar="TEXT", help="only workloads with TEXT")
+    check = commands.add_parser("check", help="can this node run it, and how is it wired?")
+    _common(check)
+    check.add_argument("--json", action="store_true", help="print as JSON")
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_CONFIG}")
+    parser.add_argument("--runtime-dir", metavar="DIR", help="default /run/eni53")
+    parser.add_argument("--docker-socket", metavar="PATH", help="default: the usual place")
+    parser.add_argument("--containerd-socket", metavar="PATH", help="default: the usual places")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to {MAX_SECONDS:g}")
+    return seconds
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    path = arguments.config
+    if path is None and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    flags = {
+        "runtime_dir": arguments.runtime_dir,
+        "runtime.docker_socket": arguments.docker_socket,
+        "runtime.containerd_socket": arguments.containerd_socket,
+        "eni.interfaces": getattr(arguments, "eni", None),
+        "listen": getattr(arguments, "listen", None),
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    return load(path, os.environ, given)
+
+
+def _agent(config: Config) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from . import log  # noqa: PLC0415
+    from .daemon import Daemon  # noqa: PLC0415
+
+    log.setup()
+    asyncio.run(Daemon(config).run())
+    return 0
+
+
+def _top(config: Config, arguments: argparse.Namespace) -> int:
+    from .top.command import TopOptions, run  # noqa: PLC0415
+
+    return run(
+        config,
+        TopOptions(
+            once=arguments.once or arguments.json,
+            as_json=arguments.json,
+            seconds=arguments.seconds,
+            sort=arguments.sort,
+            filter=arguments.filter,
+        ),
+    )
+
+
+def _check(config: Config, arguments: argparse.Namespace) -> int:
+    from .check import run  # noqa: PLC0415
+
+    return run(config, as_json=arguments.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        config = _config(arguments)
+        if arguments.command == "agent":
+            return _agent(config)
+        if arguments.command == "top":
+            return _top(config, arguments)
+        return _check(config, arguments)
+    except Eni53Error as error:
+        print(f"eni53: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; do not complain again at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT

@@ -1,0 +1,85 @@
+"""`eni53 agent`: a node, a tick a second, and the sinks, until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from . import __version__, presence
+from .config import Config
+from .log import get_logger
+from .model import Snapshot
+from .node import Node
+from .sinks.http import HttpDoor, View
+
+TICK_S = 1.0
+_UNHEALTHY_AFTER_S = 10.0
+
+
+class Daemon:
+    """One agent."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._log = get_logger()
+        self._latest: Snapshot | None = None
+        self._ticked_at_s = time.monotonic()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Count until SIGTERM or SIGINT, then leave everything as it was.
+
+        Raises:
+            NeedError: Before it is ready; afterwards nothing ends it but a signal.
+        """
+        started_s = time.monotonic()
+        presence.make_directory(self._config.runtime_dir)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        listen = self._config.listen
+        door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))
+        node = Node(self._config)
+        try:
+            await node.start()
+            door.start()
+            self._tick(node)
+            presence.announce(self._config.runtime_dir, door.url)
+            self._log.info(
+                "eni53.started",
+                version=__version__,
+                url=door.url,
+                enis=[usage.eni.label for usage in self._latest.enis] if self._latest else [],
+                attach=node.mode,
+                seconds=round(time.monotonic() - started_s, 3),
+            )
+            await self._tick_until_stopped(node)
+        finally:
+            presence.withdraw(self._config.runtime_dir)
+            door.close()
+            await node.stop()
+        self._log.info("eni53.stopped")
+
+    async def _tick_until_stopped(self, node: Node) -> None:
+        next_s = time.monotonic() + TICK_S
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, next_s - time.monotonic())):
+                    await self._stopping.wait()
+                return
+            except TimeoutError:
+                pass
+            self._tick(node)
+            # A late tick is not made up for: its counts are in the next one.
+            next_s = max(next_s + TICK_S, time.monotonic())
+
+    def _tick(self, node: Node) -> None:
+        try:
+            self._latest = node.tick()
+            self._ticked_at_s = time.monotonic()
+        except OSError as error:
+            node.failed("tick", error.strerror or type(error).__name__)
+
+    def _healthy(self) -> bool:
+        return time.monotonic() - self._ticked_at_s < _UNHEALTHY_AFTER_S

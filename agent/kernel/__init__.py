@@ -1,0 +1,1 @@
+"""The kernel side: compile, load, attach, and read maps into plain values."""

@@ -1,0 +1,137 @@
+"""The agent's side of bpf/maps.h and bpf/settings.h: shapes, sizes, and the proof that they agree.
+
+The compiler child reports every field with its offset as BCC derived it from the C. `verify`
+compares, so that a structure changed on one side only ends the start with one line and does not
+turn into wrong numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from ..errors import NeedError
+from ..model import CLASSES, PROTOCOLS
+
+STATS = (
+    "fragment",
+    "malformed",
+    "origin_exhausted",
+    "origin_full",
+    "sender_full",
+    "eni_full",
+    "query_evicted",
+)
+"""Names of the kernel's event counters, in the order of ``enum stat`` in bpf/maps.h."""
+
+
+def _read_settings() -> dict[str, int]:
+    text = resources.files("eni53.bpf").joinpath("settings.h").read_text()
+    return {m[1]: int(m[2]) for m in re.finditer(r"^#define (\w+) (\d+)\b", text, re.MULTILINE)}
+
+
+SETTINGS = _read_settings()
+"""The plain numbers of bpf/settings.h."""
+
+SLOT_NS = SETTINGS["SLOT_NS"]
+SLOTS = SETTINGS["SLOTS"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A structure without hidden padding: field names, each with its `struct` token."""
+
+    fields: tuple[tuple[str, str], ...]
+
+    @property
+    def packer(self) -> struct.Struct:
+        """Packs and unpacks the whole structure in the host's byte order."""
+        return struct.Struct("=" + "".join(token for _, token in self.fields))
+
+    def offsets(self) -> list[tuple[str, int, int]]:
+        """(name, offset, size) of each field, as the compiler child reports them."""
+        result, offset = [], 0
+        for name, token in self.fields:
+            size = struct.calcsize("=" + token)
+            result.append((name, offset, size))
+            offset += size
+        return result
+
+
+U32 = Layout((("", "I"),))
+U64 = Layout((("", "Q"),))
+RCODES = 16
+_N = SETTINGS
+
+ENI_KEY = Layout((("dev", "I"), ("vlan", "I")))
+ENI = Layout(
+    (
+        ("overflow", f"{len(CLASSES) * len(PROTOCOLS)}Q"),
+        ("rcode", f"{RCODES}Q"),
+        ("latency", f"{_N['LATENCY_BUCKETS']}Q"),
+        ("latency_sum_ns", "Q"),
+        ("slots", f"{SLOTS * 5}Q"),
+    )
+)
+ORIGIN_KEY = Layout((("cgroup", "Q"), ("ifindex", "I"), ("zero", "I")))
+ORIGIN = Layout((("sent", f"{len(CLASSES)}Q"), ("tag", "I"), ("zero", "I")))
+SENDER_KEY = Layout(
+    (
+        ("cgroup", "Q"),
+        ("dev", "I"),
+        ("ingress", "I"),
+        ("vlan", "H"),
+        ("origin", "H"),
+        ("class", "B"),
+        ("protocol", "B"),
+        ("zero", "H"),
+    )
+)
+SOURCE_KEY = Layout(
+    (("dev", "I"), ("vlan", "H"), ("class", "B"), ("protocol", "B"), ("address", "16s"))
+)
+SETTINGS_VALUE = Layout(
+    (
+        ("resolvers4", "I"),
+        ("resolvers6", "I"),
+        ("resolver4", f"{_N['MAX_RESOLVERS'] * 4}s"),
+        ("resolver6", f"{_N['MAX_RESOLVERS'] * 16}s"),
+        ("write_tags", "I"),
+    )
+)
+
+MAPS: dict[str, tuple[Layout | None, Layout]] = {
+    "settings": (U32, SETTINGS_VALUE),
+    "stats": (U32, U64),
+    "free_tags": (None, U32),
+    "origins": (ORIGIN_KEY, ORIGIN),
+    "veths": (U32, U32),
+    "senders": (SENDER_KEY, U64),
+    "sources": (SOURCE_KEY, U64),
+    "enis": (ENI_KEY, ENI),
+}
+"""Key and value of every map the agent touches."""
+
+
+def verify(described: list[dict[str, Any]]) -> None:
+    """Raise `NeedError` unless the compiled maps look as `MAPS` says.
+
+    Args:
+        described: What the compiler child reported, one entry a map.
+    """
+    found = {entry["name"]: entry for entry in described}
+    for name, (key, value) in MAPS.items():
+        entry = found.get(name)
+        if entry is None:
+            raise NeedError(f"BPF map {name} is missing from the compiled programs: reinstall eni53")
+        for side, layout in (("key", key), ("leaf", value)):
+            expected = layout.offsets() if layout is not None else []
+            actual = [tuple(field) for field in entry[side]]
+            if actual != expected:
+                raise NeedError(
+                    f"BPF map {name}: {side} is laid out as {actual}, the agent expects {expected}:"
+                    " bpf/ and agent/ are of different versions, reinstall eni53"
+                )

@@ -1,0 +1,202 @@
+"""Reads the BPF maps into a `Sample`, and writes the few things the programs need to know."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+from ..model import (
+    CLASSES,
+    PROTOCOLS,
+    EniCounters,
+    Origin,
+    Sample,
+    SenderKey,
+    Slot,
+)
+from . import bpf, layout
+from .loader import Loaded
+
+_CELLS = [(c, p) for c in CLASSES for p in PROTOCOLS]
+
+
+class Maps:
+    """The maps of one set of loaded programs."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._fds = loaded.maps
+        self._room = loaded.max_entries
+        self._used: dict[str, int] = {}
+
+    @property
+    def entries(self) -> Mapping[str, tuple[int, int]]:
+        """Entries in use at the last read and room, by map."""
+        return {name: (used, self._room[name]) for name, used in self._used.items()}
+
+    # --- what the programs are told -------------------------------------------------------
+
+    def set_resolvers(self, addresses: Iterable[str], *, write_tags: bool = True) -> None:
+        """Tell the programs which addresses are resolvers.
+
+        Args:
+            addresses: IPv4 and IPv6, at most ``MAX_RESOLVERS`` of each family.
+            write_tags: False where another dataplane uses ``tc_index`` for itself.
+        """
+        parsed = [ipaddress.ip_address(a) for a in addresses]
+        four = [a.packed for a in parsed if a.version == 4]
+        six = [a.packed for a in parsed if a.version == 6]
+        value = layout.SETTINGS_VALUE.packer.pack(
+            len(four), len(six), b"".join(four), b"".join(six), int(write_tags)
+        )
+        bpf.map_update(self._fds["settings"], _u32(0), value)
+
+    def free_tags(self, tags: Iterable[int]) -> None:
+        """Put *tags* into circulation; one that was there already would name two origins."""
+        for tag in tags:
+            bpf.map_update(self._fds["free_tags"], None, _u32(tag))
+
+    def add_eni(self, dev: int, vlan: int = 0) -> None:
+        """Start counting on an interface. Nothing is counted on one that was not added."""
+        key = layout.ENI_KEY.packer.pack(dev, vlan)
+        size = layout.ENI.packer.size
+        if bpf.map_lookup(self._fds["enis"], key, size) is None:
+            bpf.map_update(self._fds["enis"], key, bytes(size))
+
+    def remove_eni(self, dev: int, vlan: int = 0) -> None:
+        """Forget an interface that is gone."""
+        bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
+
+    def add_veth(self, ifindex: int) -> None:
+        """Say that packets from this interface have an owner even without a tag."""
+        bpf.map_update(self._fds["veths"], _u32(ifindex), _u32(1))
+
+    def remove_veth(self, ifindex: int) -> None:
+        """The opposite of `add_veth`."""
+        bpf.map_delete(self._fds["veths"], _u32(ifindex))
+
+    def forget_origin(self, ifindex: int, cgroup_id: int) -> None:
+        """Remove one origin; its tag is the caller's to put back."""
+        key = layout.ORIGIN_KEY.packer.pack(cgroup_id, ifindex, 0)
+        bpf.map_delete(self._fds["origins"], key)
+
+    def forget_sender(self, key: SenderKey) -> None:
+        """Remove one row of the count; only for one that can send no more."""
+        packed = layout.SENDER_KEY.packer.pack(
+            key.cgroup_id,
+            key.dev,
+            key.ingress,
+            key.vlan,
+            key.origin,
+            CLASSES.index(key.packet_class),
+            PROTOCOLS.index(key.protocol),
+            0,
+        )
+        bpf.map_delete(self._fds["senders"], packed)
+
+    # --- what the programs have counted ---------------------------------------------------
+
+    def read(self) -> Sample:
+        """Every counter as of now.
+
+        Senders are read before origins, so every tag in the sample has its origin in it.
+        """
+        taken_at_ns = time.monotonic_ns()
+        senders = self._senders()
+        return Sample(
+            taken_at_ns=taken_at_ns,
+            senders=senders,
+            origins=self._origins(),
+            enis=self._enis(),
+            sources=self._sources(),
+            stats=self._stats(),
+        )
+
+    def _rows(self, name: str) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
+        key, value = layout.MAPS[name]
+        assert key is not None  # noqa: S101 - queues are never iterated
+        keys, values = key.packer, value.packer
+        used = 0
+        for packed_keys, packed_values in bpf.map_items(
+            self._fds[name], keys.size, values.size, self._room[name]
+        ):
+            pairs = zip(
+                keys.iter_unpack(packed_keys), values.iter_unpack(packed_values), strict=True
+            )
+            for pair in pairs:
+                used += 1
+                yield pair
+        self._used[name] = used
+
+    def _senders(self) -> dict[SenderKey, int]:
+        result = {}
+        for key, (count,) in self._rows("senders"):
+            cgroup, dev, ingress, vlan, origin, klass, protocol, _ = key
+            result[
+                SenderKey(dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[protocol])
+            ] = count
+        return result
+
+    def _origins(self) -> dict[tuple[int, int], Origin]:
+        result = {}
+        for (cgroup, ifindex, _), (*sent, tag, _zero) in self._rows("origins"):
+            result[ifindex, cgroup] = Origin(
+                ifindex, cgroup, tag, {c: n for c, n in zip(CLASSES, sent, strict=True) if n}
+            )
+        return result
+
+    def _enis(self) -> dict[tuple[int, int], EniCounters]:
+        return {(dev, vlan): _eni_counters(v) for (dev, vlan), v in self._rows("enis")}
+
+    def _sources(self) -> dict[tuple[int, int, str, str, str], int]:
+        result = {}
+        for key, (count,) in self._rows("sources"):
+            dev, vlan, klass, protocol, packed = key
+            address = _address(packed)  # type: ignore[arg-type]
+            result[dev, vlan, address, CLASSES[klass], PROTOCOLS[protocol]] = count
+        return result
+
+    def _stats(self) -> dict[str, int]:
+        result = {}
+        for index, name in enumerate(layout.STATS):
+            value = bpf.map_lookup(self._fds["stats"], _u32(index), 8)
+            if value is not None:
+                result[name] = int.from_bytes(value, _ORDER)
+        return result
+
+
+_ORDER = sys.byteorder
+
+
+def _u32(number: int) -> bytes:
+    return layout.U32.packer.pack(number)
+
+
+def _address(packed: bytes) -> str:
+    """IPv4 stands in the first four bytes, with zeros behind it."""
+    if not any(packed[4:]):
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.IPv4Address(packed[:4]))
+    return str(ipaddress.IPv6Address(packed))
+
+
+def _eni_counters(words: tuple[int, ...]) -> EniCounters:
+    cells = len(_CELLS)
+    buckets = layout.SETTINGS["LATENCY_BUCKETS"]
+    rcodes = words[cells : cells + layout.RCODES]
+    latency_at = cells + layout.RCODES
+    slots_at = latency_at + buckets + 1
+    slots = [
+        Slot(words[i], words[i + 1] - words[i + 2], words[i + 3] - words[i + 4])
+        for i in range(slots_at, slots_at + layout.SLOTS * 5, 5)
+        if words[i]
+    ]
+    return EniCounters(
+        slots=tuple(sorted(slots, key=lambda slot: slot.number)),
+        overflow={cell: n for cell, n in zip(_CELLS, words, strict=False) if n},
+        responses={code: n for code, n in enumerate(rcodes) if n},
+        response_buckets=tuple(words[latency_at : latency_at + buckets]),
+        response_sum_s=words[latency_at + buckets] / 1e9,
+    )

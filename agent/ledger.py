@@ -1,0 +1,233 @@
+"""Who has sent how much: sums that only rise and always add up to the ENI's total.
+
+The kernel counts by sender; this charges each increase to a workload and keeps it there. An
+increase whose owner is still being looked up waits as `PENDING`; after `GRACE_S` it is settled for
+good. No clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .attribution import NOBODY, Ladder, Rung
+from .inventory.workloads import Owner
+from .model import OTHER, PENDING, UNATTRIBUTED, Sample, SenderKey, Workload
+
+GRACE_S = 5.0
+"""How long packets wait for their owner's name: a container's start event may come late."""
+
+ENDED_AFTER_S = 300.0
+"""How long the series of a workload that is gone stays: Prometheus must see its last value."""
+
+EniId = tuple[int, int]
+Cell = tuple[str, str]  # (class, protocol)
+Account = tuple[Workload, str]  # (workload, via)
+DIRECT = "direct"
+
+_PENDING_ACCOUNT = (PENDING, DIRECT)
+_NEVER_END = frozenset({OTHER, UNATTRIBUTED, PENDING})
+
+
+def _cells() -> defaultdict[Cell, int]:
+    return defaultdict(int)
+
+
+@dataclass(slots=True)
+class Row:
+    """What one workload has sent through one ENI.
+
+    Attributes:
+        packets: Since attach, by (class, protocol).
+        recent: Increase at the last update, by (class, protocol).
+        cgroups: (path, id) pairs it was sent from.
+        active_at_s: When it last sent.
+    """
+
+    packets: defaultdict[Cell, int] = field(default_factory=_cells)
+    recent: defaultdict[Cell, int] = field(default_factory=_cells)
+    cgroups: set[tuple[str | None, int | None]] = field(default_factory=set)
+    active_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    packets: int
+    since_s: float
+
+
+class Ledger:
+    """The accounts of all ENIs of one node.
+
+    Args:
+        max_workloads: Named workloads kept apart; later ones are summed as ``other``.
+        alive: Whether a workload may still send; a dead one's series end after `ENDED_AFTER_S`.
+    """
+
+    def __init__(self, max_workloads: int, alive: Callable[[Workload], bool]) -> None:
+        self._max = max_workloads
+        self._alive = alive
+        self._seen: dict[SenderKey, int] = {}
+        self._seen_overflow: dict[tuple[EniId, Cell], int] = {}
+        self._seen_sources: dict[tuple[int, int, str, str, str], int] = {}
+        self._waiting: dict[SenderKey, _Waiting] = {}
+        self._credit: dict[tuple[EniId, Cell], list[tuple[Owner, int]]] = {}
+        self._named: set[Workload] = set()
+        self.rows: dict[EniId, dict[Account, Row]] = {}
+        self.ended: dict[EniId, defaultdict[Cell, int]] = {}
+        self.tag_lost = 0
+
+    def totals(self, eni: EniId) -> dict[Cell, int]:
+        """Packets of an ENI since attach by (class, protocol): the sum of all its accounts."""
+        result = _cells()
+        for row in self.rows.get(eni, {}).values():
+            for cell, packets in row.packets.items():
+                result[cell] += packets
+        for cell, packets in self.ended.get(eni, {}).items():
+            result[cell] += packets
+        return result
+
+    def recent(self, eni: EniId) -> dict[Cell, int]:
+        """The increase of `totals` at the last update."""
+        result = _cells()
+        for row in self.rows.get(eni, {}).values():
+            for cell, packets in row.recent.items():
+                result[cell] += packets
+        return result
+
+    def forget_eni(self, eni: EniId) -> None:
+        """An interface is gone, and its index may be given to another one."""
+        self.rows.pop(eni, None)
+        self.ended.pop(eni, None)
+        for table in (self._seen, self._waiting):
+            for key in [k for k in table if (k.dev, k.vlan) == eni]:
+                del table[key]  # type: ignore[attr-defined]
+        for overflow in [k for k in self._seen_overflow if k[0] == eni]:
+            del self._seen_overflow[overflow]
+        for source in [k for k in self._seen_sources if k[:2] == eni]:
+            del self._seen_sources[source]
+
+    def forget_sender(self, key: SenderKey) -> None:
+        """A row of the kernel's count was removed there; should it come back, it starts at 0."""
+        self._seen.pop(key, None)
+
+    def settled(self, key: SenderKey) -> bool:
+        """Whether everything *key* has sent is charged to somebody for good."""
+        return key not in self._waiting
+
+    def update(self, sample: Sample, ladder: Ladder, now_s: float) -> None:
+        """Charge every increase since the last sample.
+
+        Args:
+            sample: The counters.
+            ladder: Over the inventory as it is now.
+            now_s: Monotonic seconds.
+        """
+        for accounts in self.rows.values():
+            accounts.pop(_PENDING_ACCOUNT, None)
+            for row in accounts.values():
+                row.recent.clear()
+        self._take_sources(sample, ladder)
+        for key, count in sample.senders.items():
+            before = self._seen.get(key, 0)
+            self._seen[key] = count
+            delta = count - before if count >= before else count
+            if delta or key in self._waiting:
+                self._take_sender(key, delta, ladder, now_s)
+        self._take_overflow(sample, now_s)
+        self._end_rows(now_s)
+
+    def _take_sender(self, key: SenderKey, delta: int, ladder: Ladder, now_s: float) -> None:
+        eni, cell = (key.dev, key.vlan), (key.packet_class, key.protocol)
+        waiting = self._waiting.pop(key, None)
+        packets = delta + (waiting.packets if waiting else 0)
+        verdict = ladder.judge(key)
+        if verdict.tag_lost:
+            self.tag_lost += delta
+        owner = verdict.owner
+        if owner is None:
+            since_s = waiting.since_s if waiting else now_s
+            if now_s - since_s < GRACE_S:
+                self._waiting[key] = _Waiting(packets, since_s)
+                self._charge(eni, Owner(PENDING), cell, packets, delta, now_s)
+                return
+            owner = ladder.settle(key)
+        if verdict.rung is Rung.NOWHERE:
+            packets = self._spend_credit(eni, cell, packets, now_s)
+        self._charge(eni, owner, cell, packets, min(delta, packets), now_s)
+
+    def _charge(
+        self, eni: EniId, owner: Owner, cell: Cell, packets: int, recent: int, now_s: float
+    ) -> None:
+        if not packets:
+            return
+        accounts = self.rows.setdefault(eni, {})
+        account = (self._admit(owner.workload), DIRECT)
+        row = accounts.setdefault(account, Row())
+        row.packets[cell] += packets
+        row.recent[cell] += recent
+        row.active_at_s = now_s
+        if account[0] == owner.workload:
+            row.cgroups.add((owner.cgroup, owner.cgroup_id))
+
+    def _admit(self, workload: Workload) -> Workload:
+        """*workload* itself while there is room for its name, else ``other``."""
+        if workload in _NEVER_END:
+            return workload
+        if workload not in self._named:
+            if len(self._named) >= self._max:
+                return OTHER
+            self._named.add(workload)
+        return workload
+
+    def _take_sources(self, sample: Sample, ladder: Ladder) -> None:
+        """Rung (d): what known addresses have sent without a tag, to be spent on rung (e).
+
+        Credit left over from the last update stays for one more: sources are read after senders.
+        """
+        kept = {key: entries for key, entries in self._credit.items() if entries}
+        self._credit = {}
+        for source, count in sample.sources.items():
+            before = self._seen_sources.get(source, 0)
+            delta = count - before if count >= before else count
+            dev, vlan, address, packet_class, protocol = source
+            owner = ladder.workloads.of_address(address) if delta else None
+            self._seen_sources[source] = count
+            if owner is not None:
+                place = ((dev, vlan), (packet_class, protocol))
+                self._credit.setdefault(place, kept.get(place, [])[:1]).append((owner, delta))
+        for gone in self._seen_sources.keys() - sample.sources.keys():
+            del self._seen_sources[gone]
+
+    def _spend_credit(self, eni: EniId, cell: Cell, packets: int, now_s: float) -> int:
+        """Charge what credit covers; returns the packets that nobody answers for."""
+        entries = self._credit.get((eni, cell), [])
+        while packets and entries:
+            owner, credit = entries.pop()
+            spent = min(packets, credit)
+            packets -= spent
+            if credit > spent:
+                entries.append((owner, credit - spent))
+            self._charge(eni, owner, cell, spent, spent, now_s)
+        return packets
+
+    def _take_overflow(self, sample: Sample, now_s: float) -> None:
+        for eni, counters in sample.enis.items():
+            for cell, count in counters.overflow.items():
+                delta = count - self._seen_overflow.get((eni, cell), 0)
+                self._seen_overflow[eni, cell] = count
+                self._charge(eni, NOBODY, cell, delta, delta, now_s)
+
+    def _end_rows(self, now_s: float) -> None:
+        for eni, accounts in self.rows.items():
+            for account in list(accounts):
+                row, workload = accounts[account], account[0]
+                if workload in _NEVER_END or now_s - row.active_at_s < ENDED_AFTER_S:
+                    continue
+                if not self._alive(workload):
+                    ended = self.ended.setdefault(eni, _cells())
+                    for cell, packets in row.packets.items():
+                        ended[cell] += packets
+                    del accounts[account]
+                    self._named = {w for rows in self.rows.values() for w, _ in rows} - _NEVER_END

@@ -1,0 +1,318 @@
+"""The frozen values that move from stage to stage, in the order in which data flows.
+
+Nothing of ours is imported here, so every stage can import this and no stage needs another's
+insides. Numbers carry their unit in the name; ``None`` means unknown and never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CLASSES = ("resolver", "dns_other", "imds", "ntp", "linklocal_other")
+"""Destination classes, in the order of ``enum packet_class`` in bpf/packet.h."""
+
+LINKLOCAL_CLASSES = frozenset({"resolver", "imds", "ntp", "linklocal_other"})
+"""What AWS limits: the resolver and the other link-local services."""
+
+DNS_CLASSES = frozenset({"resolver", "dns_other"})
+"""Everything sent to port 53, wherever it goes."""
+
+PROTOCOLS = ("udp", "tcp", "icmp", "other")
+"""Transport protocols, in the order of ``enum packet_protocol`` in bpf/packet.h."""
+
+BASIS_CLASSES: Mapping[str, frozenset[str]] = {"linklocal": LINKLOCAL_CLASSES, "dns": DNS_CLASSES}
+"""Which classes add up to each basis of the limit."""
+
+STATES = ("ok", "warning", "critical", "exceeded")
+"""States of an ENI, calm to worst."""
+
+
+# --- kernel → sampler -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SenderKey:
+    """One row of the kernel's count at an ENI: who put these packets on it, as the kernel saw it.
+
+    Attributes:
+        dev: Index of the ENI's interface.
+        vlan: VLAN id of a branch ENI on a trunk; 0 for the interface itself.
+        origin: Tag written at a workload's veth; 0 when the packet carried none.
+        ingress: Interface index the packet came in by; 0 for a sender on this host.
+        cgroup_id: Cgroup v2 id of a sender on this host; 0 when forwarded or sent by the kernel.
+        packet_class: One of `CLASSES`.
+        protocol: One of `PROTOCOLS`.
+    """
+
+    dev: int
+    vlan: int
+    origin: int
+    ingress: int
+    cgroup_id: int
+    packet_class: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What an origin tag stands for: a veth and a cgroup behind it.
+
+    Attributes:
+        ifindex: Index of the host-side veth.
+        cgroup_id: Cgroup v2 id of the sending socket; 0 when the kernel had no socket.
+        tag: The 16-bit id packets carry; 0 when none was free.
+        sent: Packets seen at the veth since attach, by class; classes with none are absent.
+    """
+
+    ifindex: int
+    cgroup_id: int
+    tag: int
+    sent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot of an ENI's window ring.
+
+    Attributes:
+        number: Absolute slot number: monotonic clock divided by the slot length.
+        linklocal: Packets to link-local services in this slot.
+        dns: Packets to port 53 in this slot.
+    """
+
+    number: int
+    linklocal: int
+    dns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EniCounters:
+    """What the kernel keeps for one ENI besides its senders.
+
+    Attributes:
+        slots: The slots of the ring that hold anything, in order of number.
+        overflow: Packets that found the sender table full, by (class, protocol).
+        responses: Answers seen, by rcode number.
+        response_buckets: Answers per latency bucket (`RESPONSE_BOUNDS_S`, then +Inf).
+        response_sum_s: Sum of the latencies, in seconds.
+    """
+
+    slots: tuple[Slot, ...]
+    overflow: Mapping[tuple[str, str], int]
+    responses: Mapping[int, int]
+    response_buckets: tuple[int, ...]
+    response_sum_s: float
+
+
+RESPONSE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency buckets, the same as in bpf/answers.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Every counter of the kernel as it stood at one moment.
+
+    Attributes:
+        taken_at_ns: Monotonic clock at the start of the read.
+        senders: Packets since attach by sender.
+        origins: What each origin tag stands for, by (ifindex, cgroup id).
+        enis: Per (interface index, VLAN id).
+        sources: Packets that came in by an interface nobody owns, by
+            (dev, vlan, source address, class, protocol). A bounded LRU, so only a lower bound.
+        stats: Events by name (`kernel.layout.STATS`), since attach.
+    """
+
+    taken_at_ns: int
+    senders: Mapping[SenderKey, int]
+    origins: Mapping[tuple[int, int], Origin]
+    enis: Mapping[tuple[int, int], EniCounters]
+    sources: Mapping[tuple[int, int, str, str, str], int]
+    stats: Mapping[str, int]
+
+
+# --- inventory ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Eni:
+    """One network interface with a limit of its own.
+
+    Attributes:
+        label: ``eni-…``, or ``mac:…`` where the id is unknown; fixed for the run.
+        mac: Hardware address.
+        interface: Name of the device it is counted on.
+        netns: ``host``, or the name of the task's network namespace.
+        ifindex: Index of that device.
+        vlan: VLAN id for a branch ENI, else 0.
+    """
+
+    label: str
+    mac: str
+    interface: str
+    netns: str
+    ifindex: int
+    vlan: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Workload:
+    """Whoever packets are charged to.
+
+    Attributes:
+        kind: ecs_task, pod, container, host, remote, cache, other or unattributed.
+        namespace: Cluster of a task, namespace of a pod, else empty.
+        workload: ``family:revision/task id``, pod name, container name, unit, address.
+        container: Container within it; empty when unknown or when there is none.
+    """
+
+    kind: str
+    namespace: str = ""
+    workload: str = ""
+    container: str = ""
+
+
+UNATTRIBUTED = Workload("unattributed")
+PENDING = Workload("unattributed", workload="pending")
+"""Packets whose sender is known to the kernel, and whose name is still being looked up."""
+OTHER = Workload("other")
+
+
+# --- attribution → sinks --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Packets since attach, and their rate over the snapshot's window."""
+
+    packets: int
+    pps: float
+
+
+@dataclass(frozen=True, slots=True)
+class NameRate:
+    """A name asked for, with its query type and rate."""
+
+    name: str
+    type: str
+    pps: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadUsage:
+    """What one workload put on one ENI.
+
+    Attributes:
+        share: Its part of the ENI's packets on the basis, 0 to 1, over the window.
+        classes: By packet class; classes never seen are absent.
+        cgroup: Cgroup path, or None when there is not exactly one.
+        cgroup_id: Cgroup v2 id, or None likewise.
+        via: ``direct``, or ``cache`` when a cache on this node asked on its behalf.
+    """
+
+    workload: Workload
+    via: str
+    packets: int
+    pps: float
+    share: float
+    classes: Mapping[str, Count]
+    cgroup: str | None = None
+    cgroup_id: int | None = None
+    names: tuple[NameRate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EniUsage:
+    """One ENI in one snapshot.
+
+    Attributes:
+        basis: ``linklocal`` or ``dns``: which sum is held against the limit.
+        packets: All classes together, since attach.
+        window_pps: The last full second, by basis.
+        peak_pps: The highest one-second window of the trailing 60 seconds, by basis.
+        utilization: Peak on the configured basis divided by the limit.
+        state: One of `STATES`.
+        classes: By packet class, all of them.
+        protocols: Packets since attach by (class, protocol).
+        workloads: Busiest first; their packets add up to ``packets``.
+        ended_packets: What workloads gone for five minutes had sent.
+        history_pps: One value a second on the configured basis, oldest first, at most 60.
+        over_threshold_s: Seconds the window spent above each threshold.
+        counters: The kernel's own counters of this ENI, for sinks that show answers.
+    """
+
+    eni: Eni
+    limit_pps: int
+    basis: str
+    packets: int
+    window_pps: Mapping[str, float]
+    peak_pps: Mapping[str, float]
+    utilization: float
+    state: str
+    classes: Mapping[str, Count]
+    protocols: Mapping[tuple[str, str], int]
+    workloads: tuple[WorkloadUsage, ...]
+    ended_packets: int = 0
+    history_pps: tuple[float, ...] = ()
+    over_threshold_s: Mapping[float, float] = field(default_factory=dict)
+    counters: EniCounters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something worth a person's attention, with its evidence and what would help."""
+
+    code: str
+    severity: str
+    summary: str
+    eni: str | None = None
+    workload: str | None = None
+    evidence: Mapping[str, float | int | str] = field(default_factory=dict)
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How well the agent itself is doing.
+
+    Attributes:
+        errors: Failures since start, by (stage, reason).
+        sources_up: Whether each outside source answers; a source not configured is absent.
+        stats: Kernel-side events, by name.
+        map_entries: Entries in use and room, by map.
+        tag_lost: Packets that came from a known veth without their tag.
+        resolver_known: Whether VPC+2 is known.
+        load_s: Seconds that compiling and loading took.
+        attach_s: Slowest time from a new interface's message to our program on it, in seconds.
+        mode: ``tcx`` or ``clsact``.
+    """
+
+    errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sources_up: Mapping[str, bool] = field(default_factory=dict)
+    stats: Mapping[str, int] = field(default_factory=dict)
+    map_entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    tag_lost: int = 0
+    resolver_known: bool = True
+    load_s: float = 0.0
+    attach_s: float = 0.0
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One window, attributed: the only thing a sink ever sees.
+
+    Attributes:
+        node: Host name.
+        time_s: Wall clock, seconds since the epoch.
+        window_s: Seconds that ``pps`` and ``share`` speak of.
+        sent: Packets seen at workloads' veths since attach, by (workload, class).
+    """
+
+    node: str
+    time_s: float
+    window_s: float
+    enis: tuple[EniUsage, ...]
+    findings: tuple[Finding, ...] = ()
+    sent: Mapping[tuple[Workload, str], int] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)

@@ -1,0 +1,82 @@
+"""How a running agent is found: RUNTIME_DIR/agent.json, with its pid, URL and version."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+from .errors import NeedError
+
+FILE = "agent.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A running agent."""
+
+    pid: int
+    url: str
+    version: str
+
+
+def announce(runtime_dir: Path, url: str) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        NeedError: The directory cannot be written to.
+    """
+    here = {"pid": os.getpid(), "url": url, "version": __version__}
+    temporary = runtime_dir / f".{FILE}.{os.getpid()}"
+    try:
+        temporary.write_text(json.dumps(here) + "\n")
+        temporary.replace(runtime_dir / FILE)
+    except OSError as error:
+        raise NeedError(
+            f"cannot write to {runtime_dir}: {error.strerror}; choose another with --runtime-dir"
+        ) from error
+
+
+def withdraw(runtime_dir: Path) -> None:
+    """Remove the file, if it is still ours."""
+    found = find(runtime_dir)
+    if found is not None and found.pid == os.getpid():
+        with contextlib.suppress(OSError):
+            (runtime_dir / FILE).unlink()
+
+
+def find(runtime_dir: Path) -> Agent | None:
+    """The agent that announced itself there and still lives; None when there is none."""
+    try:
+        said = json.loads((runtime_dir / FILE).read_text())
+        agent = Agent(int(said["pid"]), str(said["url"]), str(said["version"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return agent if _lives(agent.pid) else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return pid > 0
+
+
+def make_directory(runtime_dir: Path) -> None:
+    """Create it for root alone.
+
+    Raises:
+        NeedError: It cannot be made.
+    """
+    try:
+        runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeedError(
+            f"cannot make {runtime_dir}: {error.strerror}; choose another with --runtime-dir"
+        ) from error

@@ -1,0 +1,1 @@
+"""Where snapshots go. A sink sees snapshots and nothing else, and imports no other sink."""

@@ -1,0 +1,227 @@
+"""The latest snapshot as Prometheus families; docs/metrics.md describes each.
+
+Names and labels are an interface: add, never rename.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .. import __version__
+from ..model import BASIS_CLASSES, RESPONSE_BOUNDS_S, EniUsage, Health, Snapshot, Workload
+from ..text import clean
+
+_ENI = ("eni", "mac", "interface")
+_WORKLOAD = ("kind", "namespace", "workload", "container")
+_RCODES = ("noerror", "formerr", "servfail", "nxdomain", "notimp", "refused")
+
+
+class SnapshotCollector(Collector):
+    """Turns whatever `latest` returns into metrics at each scrape.
+
+    Args:
+        latest: The newest snapshot; None before the first one.
+    """
+
+    def __init__(self, latest: Callable[[], Snapshot | None]) -> None:
+        self._latest = latest
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of the newest snapshot."""
+        yield _build_info()
+        snapshot = self._latest()
+        if snapshot is None:
+            return
+        yield from _eni_families(snapshot.enis)
+        yield from _workload_families(snapshot)
+        yield from _answer_families(snapshot.enis)
+        yield from _agent_families(snapshot.health)
+
+
+def render(latest: Callable[[], Snapshot | None]) -> bytes:
+    """The text exposition of the newest snapshot."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(SnapshotCollector(latest))
+    return generate_latest(registry)
+
+
+def _build_info() -> Metric:
+    family = GaugeMetricFamily(
+        "eni53_agent_build_info", "1, with the agent's version.", labels=("version",)
+    )
+    family.add_metric((__version__,), 1)
+    return family
+
+
+def _eni(usage: EniUsage) -> tuple[str, ...]:
+    return (clean(usage.eni.label), clean(usage.eni.mac), clean(usage.eni.interface))
+
+
+def _owner(workload: Workload) -> tuple[str, ...]:
+    return (
+        workload.kind,
+        clean(workload.namespace),
+        clean(workload.workload),
+        clean(workload.container),
+    )
+
+
+def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
+    packets = CounterMetricFamily(
+        "eni53_eni_packets",
+        "Packets sent to link-local services and to port 53 through an ENI.",
+        labels=(*_ENI, "class", "protocol"),
+    )
+    window = GaugeMetricFamily(
+        "eni53_eni_window_pps", "Packets in the last full second.", labels=(*_ENI, "basis")
+    )
+    peak = GaugeMetricFamily(
+        "eni53_eni_peak_pps",
+        "Packets in the highest one-second window of the trailing 60 seconds.",
+        labels=(*_ENI, "basis"),
+    )
+    limit = GaugeMetricFamily(
+        "eni53_eni_limit_pps", "Packets a second that the ENI may send.", labels=_ENI
+    )
+    ratio = GaugeMetricFamily(
+        "eni53_eni_utilization_ratio", "Peak divided by limit.", labels=_ENI
+    )
+    over = CounterMetricFamily(
+        "eni53_eni_over_threshold_seconds",
+        "Seconds that the one-second window spent over a part of the limit.",
+        labels=(*_ENI, "threshold"),
+    )
+    for usage in enis:
+        labels = _eni(usage)
+        for (packet_class, protocol), count in sorted(usage.protocols.items()):
+            packets.add_metric((*labels, packet_class, protocol), count)
+        for basis in BASIS_CLASSES:
+            window.add_metric((*labels, basis), usage.window_pps[basis])
+            peak.add_metric((*labels, basis), usage.peak_pps[basis])
+        limit.add_metric(labels, usage.limit_pps)
+        ratio.add_metric(labels, usage.utilization)
+        for threshold, seconds in usage.over_threshold_s.items():
+            over.add_metric((*labels, f"{threshold:g}"), seconds)
+    yield from (packets, window, peak, limit, ratio, over)
+
+
+def _workload_families(snapshot: Snapshot) -> Iterator[Metric]:
+    packets = CounterMetricFamily(
+        "eni53_workload_packets",
+        "Packets that a workload put on an ENI.",
+        labels=("eni", *_WORKLOAD, "class", "via"),
+    )
+    ended = CounterMetricFamily(
+        "eni53_workload_ended_packets",
+        "Packets of workloads whose own series have ended.",
+        labels=("eni",),
+    )
+    sent = CounterMetricFamily(
+        "eni53_workload_sent_packets",
+        "Packets that a workload sent from its network namespace, answered on the node or not.",
+        labels=(*_WORKLOAD, "class"),
+    )
+    # Two names may look the same once cleaned, and a scrape may not repeat a series.
+    totals: defaultdict[tuple[str, ...], int] = defaultdict(int)
+    for usage in snapshot.enis:
+        eni = clean(usage.eni.label)
+        ended.add_metric((eni,), usage.ended_packets)
+        for row in usage.workloads:
+            for packet_class, count in row.classes.items():
+                totals[eni, *_owner(row.workload), packet_class, row.via] += count.packets
+    for labels, count in totals.items():
+        packets.add_metric(labels, count)
+    totals.clear()
+    for (workload, packet_class), count in snapshot.sent.items():
+        totals[*_owner(workload), packet_class] += count
+    for labels, count in totals.items():
+        sent.add_metric(labels, count)
+    yield from (packets, ended, sent)
+
+
+def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
+    responses = CounterMetricFamily(
+        "eni53_eni_responses", "DNS answers over UDP that came in.", labels=(*_ENI, "rcode")
+    )
+    seconds = HistogramMetricFamily(
+        "eni53_eni_response_seconds", "Time from query to answer, over UDP.", labels=_ENI
+    )
+    for usage in enis:
+        if usage.counters is None:
+            continue
+        labels = _eni(usage)
+        for code, count in sorted(usage.counters.responses.items()):
+            name = _RCODES[code] if code < len(_RCODES) else str(code)
+            responses.add_metric((*labels, name), count)
+        total, buckets = 0, []
+        bounds = [*(f"{bound:g}" for bound in RESPONSE_BOUNDS_S), "+Inf"]
+        for bound, count in zip(bounds, usage.counters.response_buckets, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        seconds.add_metric(labels, buckets, usage.counters.response_sum_s)
+    yield from (responses, seconds)
+
+
+def _agent_families(health: Health) -> Iterator[Metric]:
+    skipped = CounterMetricFamily(
+        "eni53_agent_skipped_packets",
+        "Packets at an ENI that could not be classified.",
+        labels=("reason",),
+    )
+    events = CounterMetricFamily(
+        "eni53_agent_kernel_events",
+        "Times a kernel table had no room, by what was lost.",
+        labels=("event",),
+    )
+    for name, count in health.stats.items():
+        family = skipped if name in {"fragment", "malformed"} else events
+        family.add_metric((name,), count)
+    yield from (skipped, events)
+    tag_lost = CounterMetricFamily(
+        "eni53_agent_tag_lost_packets",
+        "Packets that came by a known veth without the tag written there.",
+    )
+    tag_lost.add_metric((), health.tag_lost)
+    yield tag_lost
+    used = GaugeMetricFamily("eni53_agent_map_entries", "Entries in use.", labels=("map",))
+    room = GaugeMetricFamily("eni53_agent_map_max_entries", "Room for entries.", labels=("map",))
+    for name, (entries, most) in health.map_entries.items():
+        used.add_metric((name,), entries)
+        room.add_metric((name,), most)
+    yield from (used, room)
+    up = GaugeMetricFamily(
+        "eni53_agent_source_up", "Whether an outside source answers.", labels=("source",)
+    )
+    for source, answers in health.sources_up.items():
+        up.add_metric((source,), int(answers))
+    yield up
+    errors = CounterMetricFamily(
+        "eni53_agent_errors", "Failures, each of which cost one tick or one source.",
+        labels=("stage", "reason"),
+    )
+    for (stage, reason), count in health.errors.items():
+        errors.add_metric((stage, clean(reason)), count)
+    yield errors
+    for name, text, value in (
+        ("resolver_known", "Whether the VPC's resolver address is known.", health.resolver_known),
+        ("load_seconds", "Time that compiling and loading the programs took.", health.load_s),
+        ("attach_latency_seconds", "Slowest attachment to a new interface.", health.attach_s),
+    ):
+        gauge = GaugeMetricFamily(f"eni53_agent_{name}", text)
+        gauge.add_metric((), float(value))
+        yield gauge
+    mode = GaugeMetricFamily(
+        "eni53_agent_attach_info", "1, with the way programs are attached.", labels=("mode",)
+    )
+    mode.add_metric((health.mode,), 1)
+    yield mode

@@ -1,0 +1,207 @@
+"""Keeps the programs on the right interfaces while interfaces come and go.
+
+Belongs to the one thread that talks netlink; nothing here may be called from elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from .errors import NeedError
+from .inventory.enis import choose_enis, workload_veths
+from .inventory.links import Changes, Link, LinkTable
+from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, AttachError, Attacher
+from .kernel.loader import Loaded
+from .kernel.maps import Maps
+
+_REASSERTIONS = 3
+_REASSERT_WINDOW_S = 60.0
+LEDGER_FILE = "qdiscs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What is attached where, after a change.
+
+    Attributes:
+        enis: The ENIs' links, by index.
+        veths: Host-side veths: index to the number of the namespace behind them.
+        failed: Interfaces that could not be attached to, with the reason.
+        attach_s: Seconds between a veth's message and its program, the slowest of this change.
+    """
+
+    enis: Mapping[int, Link]
+    veths: Mapping[int, int]
+    failed: Mapping[str, str]
+    attach_s: float = 0.0
+
+
+class Wiring:
+    """Attaches to what is there, and to what appears.
+
+    Args:
+        table: Netlink requests of this namespace.
+        loaded: The programs.
+        maps: Their maps.
+        mode: ``auto``, ``tcx`` or ``clsact``.
+        wanted: ENIs named by the user; empty: found by themselves.
+        runtime_dir: Where the memory of our qdiscs is kept; None for none.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        table: LinkTable,
+        loaded: Loaded,
+        maps: Maps,
+        mode: str,
+        wanted: Collection[str],
+        runtime_dir: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table = table
+        self._maps = maps
+        self._wanted = wanted
+        self._clock = clock
+        ledger = runtime_dir / LEDGER_FILE if runtime_dir is not None else None
+        try:
+            self._attacher = Attacher(table.ipr, loaded, mode, ledger)
+        except AttachError as error:
+            raise NeedError(f"{error}; unset ENI53_ATTACH to use clsact") from error
+        self._links: dict[int, Link] = {}
+        self._enis: dict[int, Link] = {}
+        self._veths: dict[int, int] = {}
+        self._failed: dict[str, str] = {}
+        self._reasserted: dict[int, list[float]] = {}
+
+    @property
+    def mode(self) -> str:
+        """``tcx`` or ``clsact``."""
+        return self._attacher.mode
+
+    def start(self) -> Wired:
+        """Sweep what a dead eni53 left, and attach to everything.
+
+        Raises:
+            NeedError: There is no ENI, or none of them can be attached to.
+        """
+        links = self._table.links()
+        self._attacher.sweep({index: link.name for index, link in links.items()})
+        wired = self.resync()
+        if not set(self._enis) & self._attacher.attached:
+            reasons = "; ".join(self._failed.values())
+            raise NeedError(f"no ENI could be attached to: {reasons}")
+        return wired
+
+    def resync(self) -> Wired:
+        """Compare with the kernel's own list and make up for whatever was missed."""
+        started_s = self._clock()
+        links = self._table.links()
+        for index in set(self._links) - set(links):
+            self._gone(index)
+        self._links = links
+        self._choose()
+        for link in workload_veths(links.values(), self._enis):
+            self._add_veth(link)
+        return self._wired(started_s)
+
+    def apply(self, changes: Changes) -> Wired:
+        """Follow what happened since the last look."""
+        if changes.lost:
+            return self.resync()
+        started_s = self._clock()
+        for index in changes.gone:
+            self._gone(index)
+        rechoose = False
+        for link in changes.appeared:
+            self._links[link.index] = link
+            rechoose = rechoose or link.kind != "veth"
+        for link in workload_veths(changes.appeared, self._enis):
+            self._add_veth(link)
+        if rechoose and not self._wanted:
+            self._choose()
+        for index in changes.filtered:
+            with contextlib.suppress(NetlinkError, OSError, AttachError):  # gone meanwhile
+                self._defend(index)
+        return self._wired(started_s)
+
+    def stop(self) -> None:
+        """Take everything off again."""
+        self._attacher.detach_all()
+
+    def preview(self) -> tuple[int, ...]:
+        """Indexes of the interfaces that `start` will take for ENIs.
+
+        Raises:
+            NeedError: There is none.
+        """
+        enis = choose_enis(
+            self._table.links().values(), self._table.default_route_interfaces(), self._wanted
+        )
+        return tuple(link.index for link in enis)
+
+    def _choose(self) -> None:
+        try:
+            enis = choose_enis(
+                self._links.values(), self._table.default_route_interfaces(), self._wanted
+            )
+        except NeedError:
+            if not self._enis:
+                raise
+            return  # the last ENI went away; another may come
+        for link in enis:
+            if link.index in self._enis:
+                continue
+            self._enis[link.index] = link
+            if self._veths.pop(link.index, None) is not None:
+                self._attacher.detach(link.index)
+                self._maps.remove_veth(link.index)
+            self._maps.add_eni(link.index)
+            self._attach(link, ENI_HOOKS)
+
+    def _add_veth(self, link: Link) -> None:
+        known = link.index in self._veths
+        self._veths[link.index] = link.link_netnsid or 0
+        if not known:
+            self._attach(link, WORKLOAD_HOOKS)
+            # Even where our program could not be put: its packets have an owner.
+            self._maps.add_veth(link.index)
+
+    def _attach(self, link: Link, hooks: tuple[tuple[str, str], ...]) -> None:
+        try:
+            self._attacher.attach(link.index, link.name, hooks)
+            self._failed.pop(link.name, None)
+        except AttachError as error:
+            self._failed[link.name] = str(error)
+
+    def _gone(self, index: int) -> None:
+        link = self._links.pop(index, None)
+        self._attacher.forget(index)
+        self._reasserted.pop(index, None)
+        if link is not None:
+            self._failed.pop(link.name, None)
+        if self._veths.pop(index, None) is not None:
+            self._maps.remove_veth(index)
+        if self._enis.pop(index, None) is not None:
+            self._maps.remove_eni(index)
+
+    def _defend(self, index: int) -> None:
+        """Somebody changed filters: be first again, but do not fight about it."""
+        if index not in self._attacher.attached or self._attacher.is_first(index):
+            return
+        now_s = self._clock()
+        recent = [t for t in self._reasserted.get(index, []) if now_s - t < _REASSERT_WINDOW_S]
+        if len(recent) < _REASSERTIONS:
+            self._reasserted[index] = [*recent, now_s]
+            self._attacher.reassert(index)
+
+    def _wired(self, started_s: float) -> Wired:
+        return Wired(
+            dict(self._enis), dict(self._veths), dict(self._failed), self._clock() - started_s
+        )

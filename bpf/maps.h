@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Every map, and the shapes of what is in them. The agent's own copies of these structures stand in
+ * agent/kernel/layout.py; it compares them with what BCC derives from here and refuses to start
+ * when they differ. Padding is written out, for a key with stray bytes is never found again.
+ */
+#ifndef ENI53_MAPS_H
+#define ENI53_MAPS_H
+
+#include "classify.h"
+
+/* Events that cost a packet its name or its count; map stats, one number each. */
+enum stat {
+    STAT_FRAGMENT,          /* later fragments at an ENI: no port, so not counted as anything */
+    STAT_MALFORMED,         /* IP headers at an ENI that contradict themselves or end early */
+    STAT_ORIGIN_EXHAUSTED,  /* no free origin tag: the packet went on without one */
+    STAT_ORIGIN_FULL,       /* no room to remember another veth and cgroup */
+    STAT_SENDER_FULL,       /* no room for another sender: counted in the ENI's overflow */
+    STAT_ENI_FULL,          /* no room for another branch ENI: counted nowhere else */
+    STAT_QUERY_EVICTED,     /* a waiting query lost its place to another */
+    STATS,
+};
+
+struct origin_key {
+    u64 cgroup;             /* of the sending socket; 0: the kernel had none */
+    u32 ifindex;            /* host-side veth */
+    u32 zero;
+};
+
+struct origin {
+    u64 sent[CLASSES];      /* packets seen at the veth */
+    u32 tag;                /* what goes into tc_index; 0: none was free */
+    u32 zero;
+};
+
+struct sender_key {
+    u64 cgroup;             /* of a sender on this host; 0 when forwarded, or the kernel's own */
+    u32 dev;                /* the ENI's interface */
+    u32 ingress;            /* the interface it came in by; 0: sent on this host */
+    u16 vlan;               /* branch ENI on a trunk; 0: the interface itself */
+    u16 origin;             /* tag from the veth; 0: none */
+    u8 class;
+    u8 protocol;
+    u16 zero;
+};
+
+struct source_key {
+    u32 dev;
+    u16 vlan;
+    u8 class;
+    u8 protocol;
+    u32 address[4];
+};
+
+struct eni_key {
+    u32 dev;
+    u32 vlan;
+};
+
+/*
+ * A slot counts for ever and never forgets; what it holds of its present number is count minus
+ * base, base being the count when the number was last written. Two processors that open a slot at
+ * the same instant can put one packet on the wrong side of the base. None is ever lost.
+ */
+struct slot {
+    u64 number;             /* ktime / SLOT_NS */
+    u64 linklocal;
+    u64 linklocal_base;
+    u64 dns;
+    u64 dns_base;
+};
+
+struct eni {
+    u64 overflow[CLASSES * PROTOCOLS];      /* packets that found the sender table full */
+    u64 rcode[16];
+    u64 latency[LATENCY_BUCKETS];
+    u64 latency_sum_ns;
+    struct slot slots[SLOTS];
+};
+
+struct query {
+    u64 fingerprint;        /* of addresses, port and id; 0: free */
+    u64 sent_ns;
+};
+
+BPF_ARRAY(settings, struct settings, 1);
+BPF_ARRAY(stats, u64, STATS);
+BPF_QUEUE(free_tags, u32, ORIGIN_IDS);
+BPF_HASH(origins, struct origin_key, struct origin, MAX_ORIGINS);
+BPF_HASH(veths, u32, u32, MAX_VETHS);
+BPF_HASH(senders, struct sender_key, u64, MAX_SENDERS);
+BPF_TABLE("lru_hash", struct source_key, u64, sources, MAX_SOURCES);
+BPF_HASH(enis, struct eni_key, struct eni, MAX_ENIS);
+BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
+BPF_ARRAY(queries, struct query, QUERY_SLOTS);
+
+static __always_inline void note(u32 which)
+{
+    u64 *count = stats.lookup(&which);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
+static __always_inline struct settings *get_settings(void)
+{
+    u32 zero = 0;
+
+    return settings.lookup(&zero);
+}
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Sizes and settings that both sides need. The agent reads the #defines of this file
+ * (agent/kernel/layout.py), so each is a plain number on one line.
+ */
+#ifndef ENI53_SETTINGS_H
+#define ENI53_SETTINGS_H
+
+#define SLOT_NS 100000000       /* length of a window slot: 100 ms */
+#define SLOTS 64                /* slots in an ENI's ring: 6.4 s for a late reader */
+#define ORIGIN_IDS 8191         /* origin tags in circulation; a tag is 16 bits, 0 means none */
+#define MAX_ORIGINS 16384       /* veth and cgroup pairs remembered */
+#define MAX_SENDERS 16384       /* rows of the count at the ENIs */
+#define MAX_SOURCES 4096        /* source addresses of forwarded packets nobody owns */
+#define MAX_ENIS 256            /* ENIs, branch ENIs included */
+#define MAX_VETHS 4096          /* host-side veths that our program is attached to */
+#define MAX_RESOLVERS 8         /* resolver addresses of each family */
+#define QUERY_SLOTS 65536       /* queries waiting for an answer; a power of two */
+#define LATENCY_BUCKETS 13      /* bounds of answers.h, and one for what is slower */
+
+/* What the agent tells the programs; map settings, index 0. */
+struct settings {
+    u32 resolvers4;                     /* how many of resolver4 are in use */
+    u32 resolvers6;
+    u32 resolver4[MAX_RESOLVERS];       /* as on the wire */
+    u32 resolver6[MAX_RESOLVERS * 4];   /* as on the wire, four words an address */
+    u32 write_tags;                     /* 0: leave tc_index alone (another dataplane uses it) */
+};
+
+#endif

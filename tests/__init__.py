@@ -1,0 +1,1 @@
+"""Tests, the lab they run in, and the benchmarks."""
