@@ -63,7 +63,7 @@ class Node:
         self._log = OnChange(get_logger())
         self._runtime_dir = config.runtime_dir if keep_memory else None
         self._netlink = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
-        self._closers: list[Callable[[], None]] = []
+        self._closers: list[Callable[[], object]] = []
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
         self._ledger = Ledger(config.metrics.max_workloads, self._alive)
@@ -153,7 +153,7 @@ class Node:
                 await task
         for close in reversed(self._closers):
             try:
-                await asyncio.to_thread(close) if close is not None else None
+                await asyncio.to_thread(close)
             except (OSError, NeedError) as error:
                 self._failed("stop", str(error))
         self._closers.clear()
@@ -238,15 +238,19 @@ class Node:
                 self._forget_eni(place)
         for name, reason in wired.failed.items():
             self._log.changed(
-                ("attach", name), reason, "eni53.attach_failed", level="warning",
-                interface=name, reason=reason,
+                ("attach", name),
+                reason,
+                "eni53.attach_failed",
+                level="warning",
+                interface=name,
+                reason=reason,
             )
         self.attach_s = max(self.attach_s, wired.attach_s)
         self._wired = wired
 
     def _forget_eni(self, place: tuple[int, int]) -> None:
         for table in (self._enis, self._trackers, self._states):
-            table.pop(place, None)  # type: ignore[attr-defined]
+            table.pop(place, None)
         self._ledger.forget_eni(place)
 
     def _alive(self, workload: Workload) -> bool:
@@ -292,7 +296,7 @@ class Node:
         host = netns is not None and netns == netns_inode(os.getpid())
         nsid = None
         if netns is not None and not host:
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError):  # the thread has been shut down
                 nsid = self._netlink.submit(nsid_of_process, self._table, pid).result()
         cgroup = self._cgroups.of_container(container.id, pid)
         return Container(
@@ -325,16 +329,15 @@ class Node:
         )
         self._ledger.update(sample, ladder, now_s)
         self._sent.update(sample.origins, self._workloads, now_s)
-        for index in self._tags.collect(
-            sample, self._wired.veths, self._ledger.settled, now_s
-        ):
+        for index in self._tags.collect(sample, self._wired.veths, self._ledger.settled, now_s):
             self._workloads.forget_veth(index)
         start_ns = self._started_ns if since_start else self._last_taken_ns
         window_s = max((sample.taken_at_ns - start_ns) / 1e9, 1e-3)
         self._last_taken_ns = sample.taken_at_ns
         enis = [
-            eni_usage(self._view(place, eni, sample), self._ledger, window_s,
-                      since_start=since_start)
+            eni_usage(
+                self._view(place, eni, sample), self._ledger, window_s, since_start=since_start
+            )
             for place, eni in self._all_enis(sample).items()
         ]
         return Snapshot(
@@ -364,8 +367,7 @@ class Node:
             thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
             first = self._started_ns // layout.SLOT_NS
             self._trackers[place] = WindowTracker(first, thresholds, config.limit.basis)
-            levels = Levels(alerts.warning, alerts.critical, alerts.clear_below,
-                            alerts.clear_after)
+            levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
             self._states[place] = EniState(levels)
         tracker = self._trackers[place]
         counters = sample.enis.get(place)
@@ -376,7 +378,11 @@ class Node:
             windows.fresh_peak_pps[config.limit.basis] / limit_pps, sample.taken_at_ns / 1e9
         )
         return EniView(
-            eni, limit_pps, config.limit.basis, windows, state,
+            eni,
+            limit_pps,
+            config.limit.basis,
+            windows,
+            state,
             {t: n * layout.SLOT_NS / 1e9 for t, n in tracker.over_threshold_slots.items()},
             counters,
         )
@@ -415,8 +421,12 @@ class Node:
     def _failed(self, stage: str, reason: str) -> None:
         self._errors[stage, reason] += 1
         self._log.changed(
-            ("failed", stage), reason, "eni53.stage_failed", level="warning",
-            stage=stage, reason=reason,
+            ("failed", stage),
+            reason,
+            "eni53.stage_failed",
+            level="warning",
+            stage=stage,
+            reason=reason,
         )
 
     def _source(self, name: str, up: bool, reason: str) -> None:

@@ -121,13 +121,12 @@ class LinkTable:
     def nsid_of(self, netns_fd: int) -> int | None:
         """Number by which this namespace knows another; None when it has none (or is this one)."""
         try:
-            for message in self.ipr.get_netnsid(fd=netns_fd):
-                nsid = message.get_attr("NETNSA_NSID")
-                if nsid is not None and 0 <= nsid < 1 << 31:
-                    return int(nsid)
+            found = self.ipr.get_netnsid(fd=netns_fd)
         except NetlinkError:
             return None
-        return None
+        nsid = found["nsid"] if found else None
+        # The kernel says "none" with -1, which netlink carries as an unsigned number.
+        return int(nsid) if nsid is not None and 0 <= nsid < 1 << 31 else None
 
 
 class LinkEvents:

@@ -75,7 +75,7 @@ class DockerFollower:
         while not self._stop.is_set():
             try:
                 self._follow()
-            except SourceError as error:
+            except (SourceError, OSError) as error:
                 self._listener.answered(False, str(error))
             self._listed.set()
             self._stop.wait(_RETRY_S)

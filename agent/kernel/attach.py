@@ -125,9 +125,7 @@ class Attacher:
             reason = error.strerror if isinstance(error, OSError) else str(error.args[-1])
             raise AttachError(f"interface {name}: {reason or error}") from error
 
-    def _add_filter(
-        self, attached: _Attached, ifindex: int, program: str, direction: str
-    ) -> None:
+    def _add_filter(self, attached: _Attached, ifindex: int, program: str, direction: str) -> None:
         try:
             self._ipr.tc("add", "clsact", ifindex)
             attached.qdisc_is_ours = True
@@ -204,11 +202,14 @@ class Attacher:
         ours = self._recall()
         swept = 0
         for ifindex, name in ifindexes.items():
-            if any(
-                _is_ours(found)
-                for direction in _PARENTS
-                for found, _ in self._safe_filters(ifindex, direction)
-            ) or ours.get(str(ifindex)) == name:
+            if (
+                any(
+                    _is_ours(found)
+                    for direction in _PARENTS
+                    for found, _ in self._safe_filters(ifindex, direction)
+                )
+                or ours.get(str(ifindex)) == name
+            ):
                 self._clear(ifindex, ours.get(str(ifindex)) == name)
                 swept += 1
         return swept

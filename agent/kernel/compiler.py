@@ -86,8 +86,11 @@ def compile_and_send(channel: socket.socket) -> None:
     bcc = _import_bcc()
     bpf = bcc.BPF(text=flatten(directory, "eni53.c"), cflags=["-Wno-unused-function"])
     programs = [bpf.load_func(name, bcc.BPF.SCHED_CLS) for name in PROGRAMS]
-    names = re.findall(r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE)\((?:\"\w+\", struct \w+, \w+, )?(\w+)",
-                       (directory / "maps.h").read_text(), re.MULTILINE)
+    names = re.findall(
+        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE)\((?:\"\w+\", struct \w+, \w+, )?(\w+)",
+        (directory / "maps.h").read_text(),
+        re.MULTILINE,
+    )
     maps = [_describe_map(bpf, name) for name in names]
     head = {"programs": PROGRAMS, "maps": [description for description, _ in maps]}
     fds = [program.fd for program in programs] + [fd for _, fd in maps]

@@ -126,7 +126,9 @@ def verify(described: list[dict[str, Any]]) -> None:
     for name, (key, value) in MAPS.items():
         entry = found.get(name)
         if entry is None:
-            raise NeedError(f"BPF map {name} is missing from the compiled programs: reinstall eni53")
+            raise NeedError(
+                f"BPF map {name} is missing from the compiled programs: reinstall eni53"
+            )
         for side, layout in (("key", key), ("leaf", value)):
             expected = layout.offsets() if layout is not None else []
             actual = [tuple(field) for field in entry[side]]

@@ -99,7 +99,8 @@ def load() -> Loaded:
 
 def _receive(channel: socket.socket, deadline: float) -> tuple[dict[str, Any], list[int]]:
     """One JSON line and the descriptors that came with it; an empty dict when none came."""
-    data, fds = b"", []
+    data = b""
+    fds: list[int] = []
     while not data.endswith(b"\n") and len(data) < _MAX_MESSAGE:
         if not select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
             return {"error": f"no answer within {_DEADLINE_S:.0f} s", "kind": "kernel"}, fds

@@ -35,9 +35,7 @@ class View:
         healthy: Whether ticks still come.
     """
 
-    def __init__(
-        self, latest: Callable[[], Snapshot | None], healthy: Callable[[], bool]
-    ) -> None:
+    def __init__(self, latest: Callable[[], Snapshot | None], healthy: Callable[[], bool]) -> None:
         self.latest = latest
         self.healthy = healthy
 
@@ -81,7 +79,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[misc]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
 
 
@@ -101,7 +99,7 @@ class HttpDoor:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         server = type("_FamilyServer", (_Server,), {"address_family": family})
         try:
-            self._server = make_server(host, port, self._answer, server, _Handler)
+            self._server: WSGIServer = make_server(host, port, self._answer, server, _Handler)
         except OSError as error:
             raise NeedError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen"

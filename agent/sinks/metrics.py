@@ -93,9 +93,7 @@ def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
     limit = GaugeMetricFamily(
         "eni53_eni_limit_pps", "Packets a second that the ENI may send.", labels=_ENI
     )
-    ratio = GaugeMetricFamily(
-        "eni53_eni_utilization_ratio", "Peak divided by limit.", labels=_ENI
-    )
+    ratio = GaugeMetricFamily("eni53_eni_utilization_ratio", "Peak divided by limit.", labels=_ENI)
     over = CounterMetricFamily(
         "eni53_eni_over_threshold_seconds",
         "Seconds that the one-second window spent over a part of the limit.",
@@ -139,13 +137,13 @@ def _workload_families(snapshot: Snapshot) -> Iterator[Metric]:
         for row in usage.workloads:
             for packet_class, count in row.classes.items():
                 totals[eni, *_owner(row.workload), packet_class, row.via] += count.packets
-    for labels, count in totals.items():
-        packets.add_metric(labels, count)
+    for labels, total in totals.items():
+        packets.add_metric(labels, total)
     totals.clear()
-    for (workload, packet_class), count in snapshot.sent.items():
-        totals[*_owner(workload), packet_class] += count
-    for labels, count in totals.items():
-        sent.add_metric(labels, count)
+    for (workload, packet_class), number in snapshot.sent.items():
+        totals[*_owner(workload), packet_class] += number
+    for labels, total in totals.items():
+        sent.add_metric(labels, total)
     yield from (packets, ended, sent)
 
 
@@ -206,7 +204,8 @@ def _agent_families(health: Health) -> Iterator[Metric]:
         up.add_metric((source,), int(answers))
     yield up
     errors = CounterMetricFamily(
-        "eni53_agent_errors", "Failures, each of which cost one tick or one source.",
+        "eni53_agent_errors",
+        "Failures, each of which cost one tick or one source.",
         labels=("stage", "reason"),
     )
     for (stage, reason), count in health.errors.items():

@@ -1,0 +1,253 @@
+"""`eni53 check`: what this node has, what it lacks, and how to mend each lack.
+
+Looks and compiles, attaches nothing, leaves nothing. Each probe returns its items; a probe that
+fails is itself an item.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from . import presence
+from .config import Config
+from .errors import NeedError, SourceError
+from .inventory.cgroups import find_root
+from .inventory.docker import DockerClient
+from .inventory.enis import choose_enis, driver, eni_label, workload_veths
+from .inventory.imds import Imds, ImdsFacts
+from .inventory.links import LinkTable
+from .inventory.resolvers import read_resolv_confs, resolver_addresses
+from .kernel import bpf
+from .kernel.attach import EGRESS, INGRESS, foreign_filters
+from .kernel.loader import load
+from .text import clean
+
+MIN_KERNEL = (5, 10)
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CONTAINERD = ("/run/containerd/containerd.sock", "/var/run/docker/containerd/containerd.sock")
+_MARKS = {"ok": "ok  ", "info": "·   ", "warn": "warn", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing looked at.
+
+    Attributes:
+        name: What, in a word or two.
+        status: ok, info (a fact), warn (works with less), fail (cannot run).
+        detail: What was found.
+        mend: What to do about it; empty when there is nothing to do.
+    """
+
+    name: str
+    status: str
+    detail: str
+    mend: str = ""
+
+
+def run(config: Config, *, as_json: bool) -> int:
+    """Print the report; returns 0 when this node can run eni53.
+
+    Raises:
+        NeedError: It cannot; the report says why and this line says which.
+    """
+    items = list(inspect(config))
+    failed = [item for item in items if item.status == "fail"]
+    if as_json:
+        report = {"version": 1, "ok": not failed, "checks": [asdict(item) for item in items]}
+        print(json.dumps(report, indent=2))
+    else:
+        for item in items:
+            print(f"{_MARKS[item.status]}  {item.name:<16} {item.detail}")
+            if item.mend:
+                print(f"      {'':<16} → {item.mend}")
+    if failed:
+        names = ", ".join(item.name for item in failed)
+        raise NeedError(f"this node cannot run eni53 yet: {names}; the report says what would help")
+    return 0
+
+
+def inspect(config: Config) -> Iterator[Item]:
+    """Every item, in the order in which a person would ask."""
+    facts, imds_item = _imds(config)
+    probes: tuple[Callable[[], Iterator[Item]], ...] = (
+        _kernel,
+        _privilege,
+        lambda: _programs(config),
+        lambda: _interfaces(config, facts),
+        lambda: iter((imds_item,)),
+        _cgroups,
+        lambda: _runtimes(config),
+        lambda: _agent(config),
+    )
+    for probe in probes:
+        yield from probe()
+
+
+def _kernel() -> Iterator[Item]:
+    release = platform.release()
+    numbers = tuple(int(n) for n in release.split("-")[0].split(".")[:2] if n.isdigit())
+    detail = f"Linux {release} on {platform.machine()}"
+    if platform.machine() not in {"x86_64", "aarch64"}:
+        yield Item("kernel", "fail", detail, "eni53 runs on x86_64 and aarch64")
+    elif numbers < MIN_KERNEL:
+        yield Item("kernel", "fail", detail, "needs Linux 5.10 or later")
+    else:
+        yield Item("kernel", "ok", detail)
+
+
+def _privilege() -> Iterator[Item]:
+    effective = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    held = [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
+    modern = {"CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"} <= set(held)
+    detail = f"uid {os.geteuid()}, {', '.join(held) or 'none of the capabilities'}"
+    if modern or {"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} <= set(held):
+        yield Item("privilege", "ok", detail)
+    else:
+        mend = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        yield Item("privilege", "fail", detail, mend)
+
+
+def _programs(config: Config) -> Iterator[Item]:
+    try:
+        with load() as loaded:
+            tcx = bpf.tcx_supported(loaded.programs["eni_egress"])
+            seconds = loaded.load_s
+    except NeedError as error:
+        what, _, mend = str(error).partition(": ")
+        yield Item("programs", "fail", what, mend)
+        return
+    yield Item("programs", "ok", f"compiled and accepted by the kernel in {seconds:.1f} s")
+    if config.attach == "clsact" or not tcx:
+        why = "ENI53_ATTACH=clsact" if tcx else "this kernel has no tcx (Linux 6.6)"
+        yield Item(
+            "attach",
+            "info",
+            f"clsact, priority 1 ({why})",
+            "" if tcx else "a later filter of another agent may hide tags; counts stay exact",
+        )
+    else:
+        yield Item("attach", "ok", "tcx, at the head of the chain")
+
+
+def _interfaces(config: Config, facts: ImdsFacts | None) -> Iterator[Item]:
+    try:
+        table = LinkTable()
+    except OSError as error:
+        yield Item("interfaces", "fail", f"netlink: {error.strerror}", "run as root")
+        return
+    try:
+        yield from _links(config, table, facts)
+    except NeedError as error:
+        what, _, mend = str(error).partition(": ")
+        yield Item("eni", "fail", what, mend)
+    except (OSError, NetlinkError) as error:
+        yield Item("interfaces", "warn", f"netlink: {error}")
+    finally:
+        table.close()
+
+
+def _links(config: Config, table: LinkTable, facts: ImdsFacts | None) -> Iterator[Item]:
+    links = table.links()
+    enis = choose_enis(links.values(), table.default_route_interfaces(), config.eni.interfaces)
+    ids = {mac: eni.interface_id for mac, eni in facts.enis.items()} if facts else {}
+    for link in enis:
+        label = eni_label(link, ids)
+        by = (
+            "named by the user" if config.eni.interfaces else (driver(link.name) or "default route")
+        )
+        detail = f"{link.name}  {label}  ({by})"
+        mend = "" if label.startswith("eni-") else "its id is unknown: metrics use the MAC instead"
+        yield Item("eni", "ok" if not mend else "warn", clean(detail), mend)
+        yield from _foreign(table, link.index, link.name, (INGRESS, EGRESS))
+    veths = workload_veths(links.values(), {link.index for link in enis})
+    yield Item("workload veths", "info", f"{len(veths)} lead into other network namespaces")
+    for link in veths:
+        yield from _foreign(table, link.index, link.name, (INGRESS,))
+    cidrs = [e.vpc_cidr for e in facts.enis.values() if e.vpc_cidr] if facts else []
+    found = resolver_addresses(
+        config.resolver.addresses,
+        cidrs,
+        read_resolv_confs(Path("/")),
+        table.prefixes({link.index for link in enis}),
+    )
+    detail = f"{', '.join(found.addresses)}  (from {found.source})"
+    if found.vpc_plus_two_known:
+        yield Item("resolver", "ok", detail)
+    else:
+        mend = "VPC+2 is unknown: set [resolver] addresses, or let IMDS be reached"
+        yield Item("resolver", "warn", detail, mend)
+
+
+def _foreign(
+    table: LinkTable, index: int, name: str, directions: tuple[str, ...]
+) -> Iterator[Item]:
+    for direction in directions:
+        names = foreign_filters(table.ipr, index, direction)
+        if names:
+            detail = f"{name} {direction}: {clean(', '.join(names))} (left alone)"
+            yield Item("other filters", "info", detail)
+
+
+def _imds(config: Config) -> tuple[ImdsFacts | None, Item]:
+    if not config.runtime.imds:
+        return None, Item("metadata", "info", "turned off")
+    try:
+        facts = Imds(config.runtime.imds).lookup()
+    except SourceError as error:
+        mend = "ENIs go by their MAC; in a container without host network raise the hop limit to 2"
+        return None, Item("metadata", "warn", str(error), mend)
+    return facts, Item("metadata", "ok", f"answers, knows {len(facts.enis)} ENIs")
+
+
+def _cgroups() -> Iterator[Item]:
+    root = find_root()
+    if root is None:
+        mend = "cgroup v1 only: attribution stops at the pod or task, without the container"
+        yield Item("cgroup v2", "warn", "not mounted", mend)
+    else:
+        yield Item("cgroup v2", "ok", f"at {root}")
+
+
+def _runtimes(config: Config) -> Iterator[Item]:
+    try:
+        yield Item(
+            "docker", "ok", f"version {clean(DockerClient(config.runtime.docker_socket).version())}"
+        )
+    except SourceError as error:
+        mend = "without it containers are named by their cgroup; give --docker-socket, or mount it"
+        yield Item("docker", "info", clean(str(error)), mend)
+    sockets = (
+        [config.runtime.containerd_socket] if config.runtime.containerd_socket else _CONTAINERD
+    )
+    there = [path for path in sockets if _is_socket(path)]
+    yield Item("containerd", "info", f"socket at {there[0]}" if there else "no socket")
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+def _agent(config: Config) -> Iterator[Item]:
+    agent = presence.find(config.runtime_dir)
+    if agent is None:
+        yield Item("agent", "info", f"none announced in {config.runtime_dir}")
+    else:
+        detail = (
+            f"running as process {agent.pid} at {clean(agent.url)} (version {clean(agent.version)})"
+        )
+        yield Item("agent", "ok", detail)

@@ -1,0 +1,137 @@
+"""A `Snapshot` as the JSON that `/api/v1/snapshot` and ``top --json`` speak, and back.
+
+Version 1 of the shape: fields may be added, never renamed. What it leaves out (agent health,
+protocols, kernel counters) is empty after a round trip. Text from outside is cleaned in both
+directions, so that neither end can be fooled by the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .model import Count, EniUsage, Finding, Snapshot, WorkloadUsage
+from .text import clean
+from .top.snapshot_reader import (
+    MAX_LABEL,
+    MAX_PATH,
+    MAX_SENTENCE,
+    VERSION,
+    finding_from_json,
+    from_json,
+    loads,
+)
+
+__all__ = [
+    "dumps",
+    "finding_from_json",
+    "finding_to_json",
+    "from_json",
+    "loads",
+    "to_json",
+    "workload_to_json",
+]
+
+
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
+    """*snapshot* as a JSON object of version 1."""
+    return {
+        "version": VERSION,
+        "node": clean(snapshot.node),
+        "time": _rfc3339(snapshot.time_s),
+        "window_seconds": _number(snapshot.window_s),
+        "enis": [_eni(usage) for usage in snapshot.enis],
+        "findings": [finding_to_json(finding) for finding in snapshot.findings],
+    }
+
+
+def dumps(snapshot: Snapshot, indent: int | None = None) -> str:
+    """*snapshot* as JSON text in pure ASCII, so that any terminal or pipe can carry it."""
+    return json.dumps(to_json(snapshot), indent=indent, allow_nan=False)
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """*finding* as a JSON object, the same for a snapshot and for ``doctor --json``."""
+    return {
+        "code": clean(finding.code),
+        "severity": finding.severity,
+        "eni": None if finding.eni is None else clean(finding.eni),
+        "workload": None if finding.workload is None else clean(finding.workload, MAX_LABEL),
+        "summary": _sentences(finding.summary),
+        "evidence": {
+            clean(key): clean(value, MAX_SENTENCE) if isinstance(value, str) else value
+            for key, value in finding.evidence.items()
+        },
+        "remedy": _sentences(finding.remedy),
+    }
+
+
+def workload_to_json(usage: WorkloadUsage) -> dict[str, Any]:
+    """One workload's row, the same for a snapshot and for a webhook."""
+    return {
+        "kind": clean(usage.workload.kind),
+        "namespace": clean(usage.workload.namespace),
+        "workload": clean(usage.workload.workload),
+        "container": clean(usage.workload.container),
+        "cgroup": None if usage.cgroup is None else clean(usage.cgroup, MAX_PATH),
+        "cgroup_id": usage.cgroup_id,
+        "via": clean(usage.via),
+        "packets": usage.packets,
+        "pps": _number(usage.pps),
+        "share": _number(usage.share),
+        "classes": _classes(usage.classes),
+        "names": [
+            {"name": clean(n.name, MAX_LABEL), "type": clean(n.type), "pps": _number(n.pps)}
+            for n in usage.names
+        ],
+    }
+
+
+def _eni(usage: EniUsage) -> dict[str, Any]:
+    windows = {
+        basis: {"window_pps": _number(pps), "peak_pps": _number(usage.peak_pps[basis])}
+        for basis, pps in usage.window_pps.items()
+        if basis in usage.peak_pps
+    }
+    return {
+        "eni": clean(usage.eni.label),
+        "mac": clean(usage.eni.mac),
+        "interface": clean(usage.eni.interface),
+        "netns": clean(usage.eni.netns),
+        "vlan": usage.eni.vlan,
+        "limit_pps": usage.limit_pps,
+        "basis": usage.basis,
+        "packets": usage.packets,
+        **windows[usage.basis],
+        "windows": windows,
+        "utilization": _number(usage.utilization),
+        "state": usage.state,
+        "classes": _classes(usage.classes),
+        "history": [_number(pps) for pps in usage.history_pps],
+        "ended_packets": usage.ended_packets,
+        "workloads": [workload_to_json(workload) for workload in usage.workloads],
+    }
+
+
+def _classes(classes: Mapping[str, Count]) -> dict[str, dict[str, float]]:
+    return {
+        name: {"packets": count.packets, "pps": _number(count.pps)}
+        for name, count in classes.items()
+    }
+
+
+def _number(value: float) -> float:
+    """*value* without the noise of division: a millionth is finer than anything measured."""
+    return round(float(value), 6)
+
+
+def _rfc3339(time_s: float) -> str:
+    moment = datetime.fromtimestamp(round(time_s, 3), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _sentences(text: str) -> str:
+    """*text* cleaned line by line: a remedy may have several, a name never."""
+    return "\n".join(clean(line, MAX_SENTENCE) for line in text.split("\n"))

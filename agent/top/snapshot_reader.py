@@ -1,0 +1,143 @@
+"""From JSON, version 1, to a `Snapshot`: strictly, for whoever sent it may be anybody.
+
+`eni53.snapshot_json` writes what is read here, and is the door to both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+from ..errors import SourceError
+from ..model import (
+    BASIS_CLASSES,
+    STATES,
+    Count,
+    Eni,
+    EniUsage,
+    Finding,
+    NameRate,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
+from .strict import Reader
+
+VERSION = 1
+SEVERITIES = ("info", "warning", "critical")
+HISTORY_S = 60
+MAX_PATH = 4096
+MAX_SENTENCE = 2000
+MAX_LABEL = 300
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
+
+
+def loads(data: str | bytes) -> Snapshot:
+    """The snapshot in *data*.
+
+    Raises:
+        SourceError: *data* is not JSON, or not a snapshot of version 1.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"snapshot: not JSON ({type(error).__name__})") from error
+    return from_json(document)
+
+
+def from_json(document: object) -> Snapshot:
+    """The snapshot that *document*, decoded JSON from anywhere, describes.
+
+    Raises:
+        SourceError: A value is missing or not what it must be; the message names its place.
+    """
+    top = Reader(document, "snapshot")
+    if top.integer("version") != VERSION:
+        raise SourceError(f"snapshot.version: only {VERSION} is understood; is eni53 up to date?")
+    return Snapshot(
+        node=top.text("node"),
+        time_s=_moment(top),
+        window_s=top.number("window_seconds"),
+        enis=tuple(_read_eni(eni) for eni in top.objects("enis")),
+        findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
+    )
+
+
+def finding_from_json(at: Reader) -> Finding:
+    """The finding that the object *at* describes.
+
+    Raises:
+        SourceError: A value is missing or not what it must be.
+    """
+    return Finding(
+        code=at.text("code"),
+        severity=at.choice("severity", SEVERITIES),
+        summary=at.lines("summary", MAX_SENTENCE),
+        eni=at.optional("eni", at.text),
+        workload=at.optional("workload", lambda key: at.text(key, MAX_LABEL)),
+        evidence=at.facts("evidence", MAX_SENTENCE),
+        remedy=at.lines("remedy", MAX_SENTENCE),
+    )
+
+
+def _read_eni(at: Reader) -> EniUsage:
+    basis = at.choice("basis", tuple(BASIS_CLASSES))
+    windows = {basis: at} | (at.named("windows") if at.has("windows") else {})
+    return EniUsage(
+        eni=Eni(
+            label=at.text("eni"),
+            mac=at.text("mac"),
+            interface=at.text("interface"),
+            netns=at.text("netns"),
+            ifindex=0,
+            vlan=at.integer("vlan") if at.has("vlan") else 0,
+        ),
+        limit_pps=at.integer("limit_pps", least=1),
+        basis=basis,
+        packets=at.integer("packets"),
+        window_pps={name: window.number("window_pps") for name, window in windows.items()},
+        peak_pps={name: window.number("peak_pps") for name, window in windows.items()},
+        utilization=at.number("utilization"),
+        state=at.choice("state", STATES),
+        classes=_read_classes(at),
+        protocols={},
+        workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
+        ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
+        history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
+    )
+
+
+def _read_workload(at: Reader) -> WorkloadUsage:
+    names = tuple(
+        NameRate(name.text("name", MAX_LABEL), name.text("type"), name.number("pps"))
+        for name in at.objects("names")
+    )
+    return WorkloadUsage(
+        workload=Workload(*map(at.text, ("kind", "namespace", "workload", "container"))),
+        via=at.text("via"),
+        packets=at.integer("packets"),
+        pps=at.number("pps"),
+        share=at.number("share"),
+        classes=_read_classes(at) if at.has("classes") else {},
+        cgroup=at.optional("cgroup", lambda key: at.text(key, MAX_PATH)),
+        cgroup_id=at.optional("cgroup_id", at.integer),
+        names=names,
+    )
+
+
+def _read_classes(at: Reader) -> dict[str, Count]:
+    return {
+        name: Count(count.integer("packets"), count.number("pps"))
+        for name, count in at.named("classes").items()
+    }
+
+
+def _moment(at: Reader) -> float:
+    text = at.text("time")
+    if not _RFC3339.fullmatch(text):
+        raise SourceError(f"{at.place}.time: must be RFC 3339 in UTC")
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise SourceError(f"{at.place}.time: no such moment") from error

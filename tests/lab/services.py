@@ -1,0 +1,97 @@
+"""What answers inside the vpc namespace: unbound as the VPC's resolver, and the IMDS."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import metadata, vpc
+from .shell import HERE, PYTHON, daemon_environment, in_netns, popen, run, sender, wait_until
+from .vpc import Eni
+
+Started = Callable[[subprocess.Popen[str]], None]
+
+# Nothing is forwarded and no root is asked: "." is static, so all else is NXDOMAIN.
+_UNBOUND = """\
+server:
+  verbosity: 0
+  use-syslog: no
+  logfile: ""
+  do-daemonize: no
+  username: ""
+  chroot: ""
+  pidfile: ""
+  directory: "{directory}"
+  {interfaces}
+  access-control: 0.0.0.0/0 allow
+  access-control: ::/0 allow
+  do-ip4: yes
+  do-ip6: yes
+  num-threads: 1
+  so-rcvbuf: 4m
+  module-config: "iterator"
+  local-zone: "." static
+  local-data: ". 60 IN SOA lab.test. root.lab.test. 1 3600 600 86400 60"
+  local-zone: "lab.test." redirect
+  local-data: "lab.test. 60 IN A 10.53.100.1"
+  local-data: "lab.test. 60 IN AAAA fd53:100::1"
+  local-zone: "refused.test." refuse
+  {large}
+remote-control:
+  control-enable: no
+"""
+
+
+def unbound_config(directory: Path) -> str:
+    """The resolver's configuration.
+
+    Zones: ``*.lab.test`` answers A and AAAA (TTL 60 s); ``large.test`` has TXT records that fit
+    no UDP answer, so a client goes on by TCP; ``*.refused.test`` is REFUSED; others NXDOMAIN.
+    """
+    addresses = [*vpc.RESOLVERS4, vpc.RESOLVER6]
+    text = "x" * 200
+    large = ['local-zone: "large.test." static']
+    large += [f"local-data: 'large.test. 60 IN TXT \"{n:02d}{text}\"'" for n in range(10)]
+    return _UNBOUND.format(
+        directory=directory,
+        interfaces="\n  ".join(f"interface: {address}" for address in addresses),
+        large="\n  ".join(large),
+    )
+
+
+def start_resolver(netns: str, directory: Path, lab_id: str, *, started: Started) -> None:
+    """Start unbound in *netns*; return when it has answered on each of its addresses.
+
+    *started* gets the process before it is ready, so that a failed start is ended too.
+    """
+    config, log = directory / "unbound.conf", directory / "unbound.log"
+    config.write_text(unbound_config(directory))
+    env = daemon_environment(lab_id, directory)
+    process = popen([*in_netns(netns), "unbound", "-d", "-c", str(config)], env, log)
+    started(process)
+
+    def answers(address: str) -> bool:
+        probe = sender("udp", "--to", address, "--wait-answers", "--settle", "0.1", "--strict")
+        return run([*in_netns(netns), *probe], check=False).returncode == 0
+
+    for address in (vpc.RESOLVER6, *vpc.RESOLVERS4):
+        wait_until("unbound", lambda to=address: answers(to), process, log)  # type: ignore[misc]
+
+
+def start_imds(
+    netns: str, directory: Path, lab_id: str, enis: Sequence[Eni], *, started: Started
+) -> None:
+    """Start the metadata service in *netns*; return when it listens on both addresses."""
+    tree, log = directory / "imds.json", directory / "imds.log"
+    tree.write_text(json.dumps(metadata.tree(enis)))
+    script = [PYTHON, "-I", str(HERE / "imds.py"), str(tree), vpc.IMDS4, vpc.IMDS6]
+    process = popen([*in_netns(netns), *script], daemon_environment(lab_id, directory), log)
+    started(process)
+
+    def listens() -> bool:
+        sockets = run([*in_netns(netns), "ss", "-Hltn", "sport = :80"]).stdout
+        return vpc.IMDS4 in sockets and vpc.IMDS6 in sockets
+
+    wait_until("the IMDS", listens, process, log)
