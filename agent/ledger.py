@@ -102,7 +102,7 @@ class Ledger:
         self.ended.pop(eni, None)
         for table in (self._seen, self._waiting):
             for key in [k for k in table if (k.dev, k.vlan) == eni]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
         for overflow in [k for k in self._seen_overflow if k[0] == eni]:
             del self._seen_overflow[overflow]
         for source in [k for k in self._seen_sources if k[:2] == eni]:

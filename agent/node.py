@@ -41,7 +41,7 @@ from .log import OnChange, get_logger
 from .model import Eni, Finding, Health, Sample, Snapshot, Workload
 from .rates import WindowTracker
 from .sent import SentLedger
-from .wiring import Wired, Wiring
+from .wiring import Wired, Wiring, find_enis
 
 _T = TypeVar("_T")
 _RESYNC_S = 60.0
@@ -73,6 +73,8 @@ class Node:
         self._states: dict[tuple[int, int], EniState] = {}
         self._errors: Counter[tuple[str, str]] = Counter()
         self._sources_up: dict[str, bool] = {}
+        self._reasons: dict[str, str] = {}
+        self._ready = False
         self._wired = Wired({}, {}, {})
         self._imds: ImdsFacts | None = None
         self._resolvers = Resolvers((), False, "unknown")
@@ -103,6 +105,8 @@ class Node:
         docker = DockerFollower(self._config.runtime.docker_socket, self)
         self._table = await self._on_netlink(LinkTable)
         self._closers.append(lambda: self._netlink.submit(self._table.close).result())
+        # First, for it is the most common mistake and answers at once.
+        await self._on_netlink(lambda: find_enis(self._table, self._config.eni.interfaces))
         docker.start()
         self._closers.append(docker.stop)
         loaded, self._imds = await asyncio.gather(
@@ -112,6 +116,7 @@ class Node:
         self.load_s = loaded.load_s
         await self._attach(loaded)
         await asyncio.to_thread(docker.wait_listed, _DOCKER_WAIT_S)
+        self._say_sources()
         self._resync_task = loop.create_task(self._resync_for_ever())
 
     async def _attach(self, loaded: Loaded) -> None:
@@ -192,7 +197,7 @@ class Node:
 
     def _find_resolvers(self) -> Resolvers:
         cidrs = [e.vpc_cidr for e in self._imds.enis.values() if e.vpc_cidr] if self._imds else []
-        enis = self._wiring.preview()
+        enis = [link.index for link in find_enis(self._table, self._config.eni.interfaces)]
         return resolver_addresses(
             self._config.resolver.addresses,
             list(dict.fromkeys(cidrs)),
@@ -430,11 +435,23 @@ class Node:
         )
 
     def _source(self, name: str, up: bool, reason: str) -> None:
-        self._sources_up[name] = up
         if not up:
             self._errors["source", name] += 1
+        self._sources_up[name] = up
+        self._reasons[name] = reason
+        if self._ready:
+            self._say_source(name)
+
+    def _say_sources(self) -> None:
+        """From here on sources are spoken of; a start that fails says one line and no more."""
+        self._ready = True
+        for name in self._sources_up:
+            self._say_source(name)
+
+    def _say_source(self, name: str) -> None:
+        up = self._sources_up[name]
         event = "eni53.source_up" if up else "eni53.source_down"
-        fields = {"source": name} if up else {"source": name, "reason": reason}
+        fields = {"source": name} if up else {"source": name, "reason": self._reasons[name]}
         self._log.changed(("source", name), up, event, level="info" if up else "warning", **fields)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-MAX_NAME = 200
+MAX_NAME = 256
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 

@@ -42,6 +42,23 @@ class Wired:
     attach_s: float = 0.0
 
 
+def find_enis(
+    table: LinkTable, wanted: Collection[str], links: Mapping[int, Link] | None = None
+) -> tuple[Link, ...]:
+    """The ENIs of this namespace.
+
+    Args:
+        table: Netlink requests.
+        wanted: Names given by the user; empty: found by themselves.
+        links: What there is, when that is known already.
+
+    Raises:
+        NeedError: There is none, or a wanted one does not exist.
+    """
+    links = table.links() if links is None else links
+    return choose_enis(links.values(), table.default_route_interfaces(), wanted)
+
+
 class Wiring:
     """Attaches to what is there, and to what appears.
 
@@ -135,22 +152,9 @@ class Wiring:
         """Take everything off again."""
         self._attacher.detach_all()
 
-    def preview(self) -> tuple[int, ...]:
-        """Indexes of the interfaces that `start` will take for ENIs.
-
-        Raises:
-            NeedError: There is none.
-        """
-        enis = choose_enis(
-            self._table.links().values(), self._table.default_route_interfaces(), self._wanted
-        )
-        return tuple(link.index for link in enis)
-
     def _choose(self) -> None:
         try:
-            enis = choose_enis(
-                self._links.values(), self._table.default_route_interfaces(), self._wanted
-            )
+            enis = find_enis(self._table, self._wanted, self._links)
         except NeedError:
             if not self._enis:
                 raise

@@ -73,13 +73,13 @@ class DockerClient:
         Raises:
             SourceError: It does not answer, or not as Docker does. So for every call here.
         """
-        facts = self._get("/version")
-        return clean(self._read(lambda: member(facts, "Version", str)))
+        body = self._get("/version") or b""
+        return clean(self._read(lambda: member(json.loads(body), "Version", str)))
 
     def containers(self) -> tuple[DockerContainer, ...]:
         """Every running container; one that ends meanwhile is left out."""
-        listing = self._get("/containers/json")
-        ids = self._read(lambda: [member(item, "Id", str) for item in shaped(listing, list)])
+        body = self._get("/containers/json") or b""
+        ids = self._read(lambda: [member(i, "Id", str) for i in shaped(json.loads(body), list)])
         found = [self.inspect(container_id) for container_id in ids]
         return tuple(container for container in found if container is not None)
 
@@ -87,8 +87,8 @@ class DockerClient:
         """One container, running or not; None when there is none of that id."""
         if not _ID.fullmatch(container_id):  # it becomes part of a path
             raise SourceError(f"{self._who}: not a container id: {clean(container_id, 80)!r}")
-        facts = self._get(f"/containers/{container_id}/json", absent_ok=True)
-        return None if facts is None else self._read(lambda: to_container(facts))
+        body = self._get(f"/containers/{container_id}/json", absent_ok=True)
+        return None if body is None else self._read(lambda: to_container(json.loads(body)))
 
     def events(self, since_s: float | None = None) -> Iterator[DockerEvent]:
         """Starts, deaths and removals as they happen, until `close`.
@@ -161,8 +161,8 @@ class DockerClient:
             if skipped > MAX_BODY_BYTES:
                 raise SourceError(f"{self._who}: an event without an end")
 
-    def _get(self, path: str, *, absent_ok: bool = False) -> object:
-        """The JSON at *path*; None when there is nothing (404) and *absent_ok*."""
+    def _get(self, path: str, *, absent_ok: bool = False) -> bytes | None:
+        """The body at *path*; None when there is nothing (404) and *absent_ok*."""
         connection = _UnixConnection(self._path, self._timeout_s)
         try:
             status, body = exchange(
@@ -174,7 +174,7 @@ class DockerClient:
             return None
         if status != http.client.OK:
             raise SourceError(f"{self._who}: status {status} for {path}")
-        return self._read(lambda: json.loads(body))
+        return body
 
     def _read(self, reading: Callable[[], _T]) -> _T:
         try:

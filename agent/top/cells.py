@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from typing import Any
+from collections.abc import Mapping
 
 from rich.cells import cell_len
 
@@ -118,7 +118,7 @@ def count(packets: int) -> str:
     return f"{packets:,}" if packets < 10**9 else f"{packets / 1e6:,.0f}M"
 
 
-def known(values: Any, key: str) -> float | None:
+def known(values: Mapping[str, float], key: str) -> float | None:
     """``values[key]``, or None where it is missing or not a finite number: unknown, never zero."""
     value = values.get(key)
-    return None if value is None or not math.isfinite(value) else float(value)
+    return None if value is None or not math.isfinite(value) else value

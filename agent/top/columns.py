@@ -1,4 +1,4 @@
-"""The columns of the table of workloads: which ones a width has room for, and how a row fills each."""
+"""The columns of the table of workloads: which ones a width has room for, and what fills them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def columns(eni: EniUsage, view: ViewState, width: int, marks: Marks) -> list[Co
         fixed = [kind, pps, share(11), third, *cached]
     else:
         named = _namespace(eni, marks)
-        fixed = [named, kind, pps, share(15), packets, classes(24, numbers=True), via]
+        fixed = [named, kind, pps, share(12), packets, classes(22, numbers=True), *cached]
     rest = width - INDENT - sum(column.width + GAP for column in fixed)
     with_namespace = width < WIDE
     first = Column(
@@ -108,9 +108,11 @@ def _rate(usage: WorkloadUsage, limit_pps: int, marks: Marks) -> Text:
 
 
 def _share(usage: WorkloadUsage, width: int, *, limit_pps: int, marks: Marks) -> Text:
-    number = cells.percent(usage.share, marks).rjust(6)
-    bar = share_bar(usage.share, width - 6, marks, heat(ratio_of(usage.pps, limit_pps)))
-    return bar.append(number, "default") if width > 6 else Text(number)
+    line = Text("")
+    if width > 6:
+        style = heat(ratio_of(usage.pps, limit_pps))
+        line.append_text(share_bar(usage.share, width - 6, marks, style))
+    return line.append(cells.percent(usage.share, marks).rjust(6))
 
 
 def _classes(usage: WorkloadUsage, width: int, *, marks: Marks, numbers: bool) -> Text:

@@ -63,9 +63,15 @@ def _once(config: Config, options: TopOptions, source: AgentSource | None) -> in
     if source is not None:
         snapshot, name = _ask(source.first), source.name
     else:
-        if not options.as_json:
-            print(f"eni53: no agent runs here; counting for {options.seconds:g} s", file=sys.stderr)
-        snapshot, name = _interruptible(measure(config, options.seconds)), ""
+
+        def attached() -> None:
+            if not options.as_json:
+                print(
+                    f"eni53: no agent runs here; counting for {options.seconds:g} s",
+                    file=sys.stderr,
+                )
+
+        snapshot, name = _interruptible(measure(config, options.seconds, attached)), ""
     if options.as_json:
         write_json(snapshot, sys.stdout)
     else:

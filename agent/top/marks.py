@@ -36,13 +36,40 @@ class Marks:
     shut: str
     falling: str
     rising: str
-    dot: str
 
 
 UNICODE = Marks(
-    False, " ▏▎▍▌▋▊▉█", "▁▂▃▄▅▆▇█", "─", "┼", "◆", "▶", "–", "…", "›", "▾", "▸", "▾", "▴", "·"
+    ascii_only=False,
+    parts=" ▏▎▍▌▋▊▉█",
+    steps="▁▂▃▄▅▆▇█",
+    track="─",
+    tick="┼",
+    peak="◆",
+    beyond="▶",
+    unknown="\N{EN DASH}",
+    more="…",
+    into="\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+    open="▾",
+    shut="▸",
+    falling="▾",
+    rising="▴",
 )
-ASCII = Marks(True, " #", "_.-=+*%#", "-", "|", "!", ">", "-", "..", ">", "v", ">", "v", "^", ",")
+ASCII = Marks(
+    ascii_only=True,
+    parts=" #",
+    steps="_.-=+*%#",
+    track="-",
+    tick="|",
+    peak="!",
+    beyond=">",
+    unknown="-",
+    more="..",
+    into=">",
+    open="v",
+    shut=">",
+    falling="v",
+    rising="^",
+)
 
 STATE_STYLES = {
     "ok": "green",

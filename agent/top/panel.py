@@ -13,12 +13,12 @@ from .columns import SHORT_CLASSES
 from .marks import STATE_STYLES, Marks, chart, heat, limit_bar, ratio_of
 
 LABEL_CELLS = 8
-_COMPACT_LABEL, _COMPACT_FACES, _COMPACT_NUMBERS = 21, 6, 23
+_COMPACT_LABEL, _COMPACT_FACES, _COMPACT_NUMBERS = 21, 8, 23
 
 
 def title(eni: EniUsage, width: int, marks: Marks, sign: str) -> Text:
     """Which ENI this is, and at the right its state."""
-    state = f" {eni.state.upper()} " if eni.state == "exceeded" else eni.state
+    state = eni.state.upper() if eni.state == "exceeded" else eni.state
     line = Text(f"{sign} ").append(
         cells.middle(cells.shown(eni.eni.label, marks), max(8, width // 2), marks), "bold"
     )
@@ -86,7 +86,7 @@ def compact(eni: EniUsage, width: int, marks: Marks, sign: str) -> Text:
     line = Text(f"{sign} ").append(label)
     _pad(line, 2 + _label_cells(width) + 1)
     if width >= 72:
-        line.append(cells.middle(_where(eni, marks), _COMPACT_FACES, marks), "dim")
+        line.append(cells.middle(_interface(eni, marks), _COMPACT_FACES, marks), "dim")
         _pad(line, 2 + _label_cells(width) + _COMPACT_FACES + 2)
     room = width - cell_len(line.plain) - _COMPACT_NUMBERS - 11
     if room >= 6:
@@ -100,7 +100,7 @@ def compact(eni: EniUsage, width: int, marks: Marks, sign: str) -> Text:
     return line.append(state, STATE_STYLES.get(eni.state, ""))
 
 
-def class_table(eni: EniUsage, width: int, marks: Marks) -> list[Text]:
+def class_table(eni: EniUsage, marks: Marks) -> list[Text]:
     """One line for each class this ENI sent, with a heading."""
     lines = [Text(f"  {'class':<16}{'pps':>8}  {'of limit':>8}  {'packets':>14}  counted", "dim")]
     for name in sorted(eni.classes, key=lambda c: (-eni.classes[c].pps, c)):
@@ -119,28 +119,31 @@ def class_table(eni: EniUsage, width: int, marks: Marks) -> list[Text]:
     return lines if len(lines) > 1 else []
 
 
-def facts(eni: EniUsage, width: int, marks: Marks) -> Text:
+def facts(eni: EniUsage, marks: Marks) -> Text:
     """What a drilled-in ENI has to say besides: MAC, totals, the sum on the other basis."""
     line = Text("  ").append(cells.shown(eni.eni.mac, marks)[:20])
     line.append(f"  {cells.count(eni.packets)} packets")
     if eni.ended_packets:
-        line.append(f", {cells.count(eni.ended_packets)} by workloads that ended")
-    for basis, words in (("dns", "all port 53"), ("linklocal", "link-local")):
+        line.append(f" ({cells.count(eni.ended_packets)} by ended)")
+    for basis, words in (("dns", "port 53"), ("linklocal", "link-local")):
         peak = cells.known(eni.peak_pps, basis)
         if basis != eni.basis and peak is not None:
             rate = cells.rate(cells.known(eni.window_pps, basis), marks)
-            line.append(f"  {words} {rate} pps peak {cells.rate(peak, marks)}")
+            line.append(f"  {words} {rate} pps, peak {cells.rate(peak, marks)}")
     line.stylize("dim")
     return line
 
 
 def _where(eni: EniUsage, marks: Marks) -> str:
-    where = cells.shown(eni.eni.interface, marks)
-    if eni.eni.vlan:
-        where += f".{eni.eni.vlan}"
+    where = _interface(eni, marks)
     if eni.eni.netns != "host":
         where += f" in {cells.shown(eni.eni.netns, marks)}"
     return where
+
+
+def _interface(eni: EniUsage, marks: Marks) -> str:
+    name = cells.shown(eni.eni.interface, marks)
+    return f"{name} vlan {eni.eni.vlan}" if eni.eni.vlan else name
 
 
 def _ratios(eni: EniUsage) -> tuple[float | None, float | None]:

@@ -12,18 +12,17 @@ from datetime import UTC, datetime
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..model import EniUsage, Finding, Snapshot
-from . import cells, panel
+from ..model import Finding, Snapshot
+from . import cells
+from .layout import drilled, overview
 from .marks import Marks, marks_for
-from .table import height_of, table
-from .view import ViewState, by_heat, focus
+from .view import ViewState, focus
 
 ENDLESS = 1_000_000
 """A height that holds anything: what a pipe has."""
 
 _BASIS_WORDS = {"linklocal": "limit on link-local", "dns": "limit on port 53"}
 _SEVERITY_STYLES = {"critical": "bold dark_orange", "warning": "yellow"}
-_LEAST_ROWS = 4
 
 
 def render(snapshot: Snapshot, view: ViewState, width: int, height: int | None) -> Text:
@@ -45,9 +44,9 @@ def render(snapshot: Snapshot, view: ViewState, width: int, height: int | None) 
     if chosen is None:
         body = [_no_eni(view, marks)]
     elif view.drilled:
-        body = _drilled(chosen, view, width, left, marks)
+        body = drilled(chosen, view, width, left)
     else:
-        body = _overview(snapshot.enis, chosen, view, width, left, marks)
+        body = overview(snapshot.enis, chosen, view, width, left)
     lines += [*spacing, *body[: max(0, left)], *finding]
     return _joined(lines[: max(1, room)], width)
 
@@ -77,84 +76,6 @@ def _header(snapshot: Snapshot, view: ViewState, width: int, marks: Marks) -> Te
     line.stylize("bold cyan", 0, 5)
     line.append(" " * max(1, width - cell_len(line.plain) - cell_len(right.plain)))
     return line.append_text(right)
-
-
-def _overview(
-    enis: Sequence[EniUsage], chosen: EniUsage, view: ViewState, width: int, room: int, marks: Marks
-) -> list[Text]:
-    """The chosen ENI as a panel, every other as one line, in order of heat."""
-    ordered = by_heat(enis)
-    rows = _head_rows(room)
-    least = _heads(rows) + min(height_of(chosen, view), 1 + _LEAST_ROWS)
-    others = max(0, min(len(ordered) - 1, room - least))
-    if others < len(ordered) - 1 and others:
-        others -= 1
-    shown = _around(ordered, chosen, others)
-    spare = room - others - (others < len(ordered) - 1) - _heads(rows)
-    tables = {chosen.eni.label: max(2, min(height_of(chosen, view), spare))}
-    spare -= tables[chosen.eni.label]
-    for eni in shown:
-        if eni is not chosen:
-            full = height_of(eni, view)
-            if spare < _heads(rows) + min(full, 1 + _LEAST_ROWS):
-                break
-            tables[eni.eni.label] = min(full, spare - _heads(rows))
-            spare -= _heads(rows) + tables[eni.eni.label]
-    lines: list[Text] = []
-    for at, eni in enumerate(shown):
-        opened = tables.get(eni.eni.label)
-        if spare > 0 and at and (opened or shown[at - 1].eni.label in tables):
-            lines.append(Text(""))
-            spare -= 1
-        if opened:
-            lines += _panel(eni, width, rows, marks)
-            lines += table(eni, view, width, opened)
-        else:
-            lines.append(panel.compact(eni, width, marks, marks.shut))
-    if len(shown) < len(ordered):
-        lines.append(Text(f"  +{len(ordered) - len(shown)} more ENIs", "dim italic"))
-    return lines
-
-
-def _around(ordered: Sequence[EniUsage], chosen: EniUsage, others: int) -> list[EniUsage]:
-    """*chosen* and its *others* hottest neighbours, in order."""
-    at = ordered.index(chosen)
-    start = max(0, min(at - others, len(ordered) - others - 1) if at > others else 0)
-    return list(ordered[start : start + others + 1])
-
-
-def _head_rows(room: int) -> tuple[bool, int, bool]:
-    """What a panel shows above its table in *room* lines: bar, lines of chart, classes."""
-    charted = 0 if room < 8 else 3 if room >= 34 else 1
-    return room >= 4, charted, room >= 12
-
-
-def _heads(rows: tuple[bool, int, bool]) -> int:
-    return 1 + rows[0] + rows[1] + rows[2]
-
-
-def _panel(eni: EniUsage, width: int, rows: tuple[bool, int, bool], marks: Marks) -> list[Text]:
-    """One ENI without its table."""
-    bar, charted, classes = rows
-    lines = [panel.title(eni, width, marks, marks.open)]
-    if bar:
-        lines.append(panel.now(eni, width, marks))
-    if charted:
-        lines += panel.minute(eni, width, charted, marks)
-    if classes:
-        lines.append(panel.classes(eni, width, marks))
-    return lines
-
-
-def _drilled(eni: EniUsage, view: ViewState, width: int, room: int, marks: Marks) -> list[Text]:
-    """One ENI with the screen for itself: a higher chart, its classes one by one, more rows."""
-    charted = 0 if room < 8 else 1 if room < 16 else 2 if room < 26 else 5
-    lines = _panel(eni, width, (room >= 4, charted, 12 <= room < 18), marks)
-    if room >= 18:
-        lines += [panel.facts(eni, width, marks), *panel.class_table(eni, width, marks)]
-    if room >= 26:
-        lines.append(Text(""))
-    return lines + table(eni, view, width, room - len(lines), names=True)
 
 
 def _finding(findings: Sequence[Finding], width: int, marks: Marks) -> list[Text]:

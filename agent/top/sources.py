@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -92,8 +92,15 @@ def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
     return replace(snapshot, enis=kept)
 
 
-async def measure(config: Config, seconds: float) -> Snapshot:
+async def measure(
+    config: Config, seconds: float, attached: Callable[[], None] = lambda: None
+) -> Snapshot:
     """Attach, count for *seconds*, detach: a snapshot whose rates cover the whole time.
+
+    Args:
+        config: What the user wants.
+        seconds: How long to count.
+        attached: Called when counting has begun.
 
     Raises:
         NeedError: This node lacks something.
@@ -101,6 +108,7 @@ async def measure(config: Config, seconds: float) -> Snapshot:
     node = Node(config, keep_memory=False)
     await node.start()
     try:
+        attached()
         # In between, the ring of slots must be read before it comes round (6.4 s).
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:

@@ -1,0 +1,199 @@
+"""The live top: `render` in a terminal, refreshed every second, with keys.
+
+It owns the keys and the last snapshot; what the screen looks like is `render`'s business, and
+where snapshots come from is the caller's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from rich.text import Text
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from ..errors import Eni53Error
+from ..model import Snapshot
+from .feed import Feed, Fetch
+from .keys import BINDINGS, HelpScreen, key_line, trouble_line
+from .once import ascii_only
+from .render import render
+from .view import ViewState, focus, next_sort, select
+
+_FILTER_HINT = "only workloads with this in them; Enter keeps it, Esc shows all"
+
+
+class TopApp(App[None]):
+    """A node's ENIs, live.
+
+    Args:
+        fetch: The newest snapshot; called in a thread, may block, may raise `Eni53Error`.
+        interval_s: Seconds between two calls.
+        view: What to show first.
+        clock: Seconds of a monotonic clock; a parameter for tests.
+    """
+
+    CSS_PATH = None
+    CSS = """
+    Screen, #filter { background: ansi_default; }
+    #screen { height: 1fr; }
+    #banner, #filter { height: 1; border: none; padding: 0; display: none; }
+    #keys { height: 1; }
+    """
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None
+    BINDINGS = BINDINGS
+
+    class Arrived(Message):
+        """What one fetch brought."""
+
+        def __init__(self, outcome: Snapshot | Exception) -> None:
+            super().__init__()
+            self.outcome = outcome
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        interval_s: float = 1.0,
+        view: ViewState | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(ansi_color=True)
+        view = view or ViewState()
+        self.view = replace(view, ascii_only=view.ascii_only or ascii_only(sys.stdout))
+        self.snapshot: Snapshot | None = None
+        self._newest: Snapshot | None = None
+        self._failure = ""
+        self._clock = clock
+        self._answered_at_s = clock()
+        self._patience_s = 2 * interval_s + 1
+        self._feed = Feed(fetch, interval_s, self._deliver)
+
+    def compose(self) -> ComposeResult:
+        """The screen, a line for trouble, a line for the filter, a line of keys."""
+        yield Static(id="screen")
+        yield Static(id="banner")
+        yield Input(id="filter", placeholder=_FILTER_HINT, disabled=True)
+        yield Static(id="keys")
+
+    def on_mount(self) -> None:
+        """Start asking, and look at the clock every second even if no answer comes."""
+        self.set_interval(1.0, self._draw_banner)
+        self._feed.start()
+        self._draw()
+
+    def on_unmount(self) -> None:
+        """Stop asking."""
+        self._feed.stop()
+
+    def on_resize(self, _event: events.Resize) -> None:
+        """Draw for the new size, once the widgets have it."""
+        self.call_after_refresh(self._draw)
+
+    def _deliver(self, outcome: Snapshot | Exception) -> None:
+        """Called in the feed's thread; posting is the one thing that is safe there."""
+        self.post_message(self.Arrived(outcome))
+
+    @on(Arrived)
+    def _arrived(self, message: Arrived) -> None:
+        outcome = message.outcome
+        if isinstance(outcome, Eni53Error):
+            self._failure = str(outcome)
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            self._failure = ""
+            self._answered_at_s = self._clock()
+            self._newest = outcome
+        self._draw()
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def action_sort(self, step: int) -> None:
+        """Sort by the next key, or the one before."""
+        self._show(next_sort(self.view, step))
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self._show(replace(self.view, reverse=not self.view.reverse))
+
+    def action_pause(self) -> None:
+        """Let the screen stand still, or go on."""
+        self._show(replace(self.view, paused=not self.view.paused))
+
+    def action_select(self, step: int) -> None:
+        """Choose the next ENI."""
+        if self.snapshot is not None:
+            self._show(select(self.snapshot.enis, self.view, step))
+
+    def action_open(self) -> None:
+        """Give the chosen ENI the whole screen."""
+        chosen = focus(self.snapshot.enis, self.view) if self.snapshot else None
+        if chosen is not None:
+            self._show(replace(self.view, selected=chosen.eni.label, drilled=True))
+
+    def action_step_back(self) -> None:
+        """One step back: help, filter, the ENI on the whole screen, the choice of an ENI."""
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+        elif self.query_one("#filter").display or self.view.filter:
+            self._close_filter("")
+        elif self.view.drilled:
+            self._show(replace(self.view, drilled=False))
+        else:
+            self._show(replace(self.view, selected=None))
+
+    def action_filter(self) -> None:
+        """Ask for a filter."""
+        field = self.query_one("#filter", Input)
+        field.display, field.disabled = True, False
+        field.value = self.view.filter
+        field.focus()
+
+    def action_help(self) -> None:
+        """Explain keys and signs."""
+        self.push_screen(HelpScreen(self.view.ascii_only))
+
+    @on(Input.Changed)
+    def _filter_typed(self, event: Input.Changed) -> None:
+        if self.query_one("#filter").display:
+            self._show(replace(self.view, filter=event.value))
+
+    @on(Input.Submitted)
+    def _filter_kept(self, event: Input.Submitted) -> None:
+        self._close_filter(event.value)
+
+    def _close_filter(self, kept: str) -> None:
+        field = self.query_one("#filter", Input)
+        field.display, field.disabled = False, True
+        self.set_focus(None)
+        self._show(replace(self.view, filter=kept))
+
+    # --- drawing ------------------------------------------------------------------------------
+
+    def _show(self, view: ViewState) -> None:
+        self.view = view
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self.view.paused or self.snapshot is None:
+            self.snapshot = self._newest
+        size = self.query_one("#screen").size
+        if self.snapshot is None:
+            drawn = Text("waiting for the first snapshot", style="dim italic")
+        else:
+            drawn = render(self.snapshot, self.view, max(1, size.width), max(1, size.height))
+        self.query_one("#screen", Static).update(drawn)
+        self.query_one("#keys", Static).update(key_line(self.view, self.size.width))
+        self._draw_banner()
+
+    def _draw_banner(self) -> None:
+        silent_s = self._clock() - self._answered_at_s
+        banner = self.query_one("#banner", Static)
+        banner.display = bool(self._failure) or silent_s > self._patience_s
+        banner.update(trouble_line(self._failure, silent_s, self.view, self.size.width))
