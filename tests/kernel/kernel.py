@@ -1,0 +1,128 @@
+"""One set of loaded programs, run on frames that are never sent, and what they have counted."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from eni53.kernel import bpf, layout
+from eni53.kernel.loader import Loaded, load
+from eni53.kernel.maps import Maps
+from eni53.model import Sample
+
+from . import oracle
+from .oracle import Verdict
+
+NEXT = -1  # TC_ACT_UNSPEC, TCX_NEXT
+_CONTEXT_WORD = {"priority": 8, "ingress_ifindex": 9, "ifindex": 10, "gso_segs": 41, "gso_size": 44}
+_CONTEXT_WORDS = 48
+
+EXPECTED: dict[str, Callable[[bytes], Verdict]] = {
+    "eni_egress": oracle.judge,
+    "workload_ingress": oracle.sent,
+    "eni_ingress": oracle.answer,
+}
+
+
+def context(**fields: int) -> bytes:
+    """A ``struct __sk_buff`` with the fields that a test run lets its caller set."""
+    words = [0] * _CONTEXT_WORDS
+    for name, value in fields.items():
+        words[_CONTEXT_WORD[name]] = value
+    return struct.pack(f"={_CONTEXT_WORDS}I", *words)
+
+
+@dataclass
+class Kernel:
+    """Programs and maps, with ``dev`` as the one ENI (and veth) that frames are run on."""
+
+    loaded: Loaded
+    dev: int = 1
+    maps: Maps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.maps = Maps(self.loaded)
+        self.maps.set_resolvers(oracle.RESOLVERS)
+
+    @classmethod
+    def load(cls) -> Kernel:
+        """A set of its own: no other test has a hand in its maps."""
+        return cls(load())
+
+    def run(self, program: str, frame: bytes, **fields: int) -> int:
+        """Run a program on one frame; its return value."""
+        fields.setdefault("ifindex", self.dev)
+        return bpf.test_run(self.loaded.programs[program], frame, context=context(**fields))[0]
+
+    def forget(self, vlans: Iterable[int] = ()) -> None:
+        """Start from nothing, with the ENI known, and its branches *vlans*."""
+        sample = self.maps.read()
+        for key in sample.senders:
+            self.maps.forget_sender(key)
+        for place in sample.origins:
+            self.maps.forget_origin(*place)
+        for dev, vlan in sample.enis:
+            self.maps.remove_eni(dev, vlan)
+        for vlan in (0, *vlans):
+            self.maps.add_eni(self.dev, vlan)
+
+    def observe(
+        self, program: str, frames: Sequence[bytes], vlans: Iterable[int] = ()
+    ) -> Counter[Verdict]:
+        """How often each verdict was given on *frames*, in the oracle's words."""
+        self.forget(vlans)
+        before = self.maps.read().stats
+        descriptor = self.loaded.programs[program]
+        place = context(ifindex=self.dev)
+        returned = {bpf.test_run(descriptor, frame, context=place)[0] for frame in frames}
+        assert {NEXT} == returned, f"{program} decided over a packet: {returned}"
+        return outcome(program, before, self.maps.read())
+
+
+def outcome(program: str, before: dict[str, int], sample: Sample) -> Counter[Verdict]:
+    """A sample in the oracle's words."""
+    seen: Counter[Verdict] = Counter()
+    if program == "workload_ingress":
+        for origin in sample.origins.values():
+            for name, packets in origin.sent.items():
+                seen["counted", name] += packets
+    for key, packets in sample.senders.items():
+        seen["counted", key.packet_class, key.protocol, key.vlan] += packets
+    for (_, vlan), eni in sample.enis.items():
+        for rcode, packets in eni.responses.items():
+            seen["answer", str(rcode), "udp", vlan] += packets
+    for name in layout.STATS:
+        rise = sample.stats[name] - before[name]
+        if rise and name != "origin_exhausted":
+            seen[(name,)] += rise
+    return seen
+
+
+def expected(
+    program: str, frames: Sequence[bytes], known_vlans: Iterable[int] = ()
+) -> Counter[Verdict]:
+    """The same from the oracle. Answers are counted only on ENIs that are known."""
+    verdicts = Counter(map(EXPECTED[program], frames))
+    del verdicts[oracle.NOTHING]
+    known = {0, *known_vlans}
+    return Counter(
+        {v: n for v, n in verdicts.items() if v[0] != "answer" or v[3] in known}  # type: ignore[misc]
+    )
+
+
+def assert_agrees(
+    kernel: Kernel, program: str, frames: Sequence[bytes], vlans: Sequence[int] = ()
+) -> None:
+    """Fail on the first frame that program and oracle judge differently, and print it."""
+    seen, wanted = kernel.observe(program, frames, vlans), expected(program, frames, vlans)
+    if wanted == seen:
+        return
+    while len(frames) > 1:
+        half = frames[: len(frames) // 2]
+        agrees = expected(program, half, vlans) == kernel.observe(program, half, vlans)
+        frames = frames[len(frames) // 2 :] if agrees else half
+    seen, wanted = kernel.observe(program, frames, vlans), expected(program, frames, vlans)
+    assert dict(wanted) == dict(seen), f"{program} on {frames[0].hex()}"
+    raise AssertionError(f"{program}: frames agree one by one but not together")
