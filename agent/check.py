@@ -208,7 +208,7 @@ def _imds(config: Config) -> tuple[ImdsFacts | None, Item]:
     except SourceError as error:
         mend = "ENIs go by their MAC; in a container without host network raise the hop limit to 2"
         return None, Item("metadata", "warn", str(error), mend)
-    return facts, Item("metadata", "ok", f"answers, knows {len(facts.enis)} ENIs")
+    return facts, Item("metadata", "ok", f"answers, ENIs it knows: {len(facts.enis)}")
 
 
 def _cgroups() -> Iterator[Item]:

@@ -12,35 +12,30 @@ import errno
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from .alerts import EniState, Levels
-from .assemble import EniView, eni_usage
-from .attribution import Ladder
+from pyroute2.netlink.exceptions import NetlinkError
+
 from .config import Config
 from .errors import NeedError, SourceError
+from .faults import Faults
 from .inventory.cgroups import CgroupTree, find_root
 from .inventory.docker_shapes import DockerContainer
 from .inventory.enis import eni_label
 from .inventory.imds import Imds, ImdsFacts
-from .inventory.links import LinkEvents, LinkTable, netns_inode
+from .inventory.links import Changes, LinkEvents, LinkTable, netns_inode
 from .inventory.names import to_workload
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.runtime import DockerFollower
 from .inventory.workloads import Container, Workloads
-from .kernel import layout
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
 from .kernel.tags import TagPool
-from .ledger import Ledger
-from .log import OnChange, get_logger
-from .model import Eni, Finding, Health, Sample, Snapshot, Workload
-from .rates import WindowTracker
-from .sent import SentLedger
+from .model import Eni, Finding, Health, Sample, Snapshot
+from .pipeline import Pipeline
 from .wiring import Wired, Wiring, find_enis
 
 _T = TypeVar("_T")
@@ -60,28 +55,19 @@ class Node:
 
     def __init__(self, config: Config, *, keep_memory: bool = True) -> None:
         self._config = config
-        self._log = OnChange(get_logger())
+        self._faults = Faults()
         self._runtime_dir = config.runtime_dir if keep_memory else None
         self._netlink = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._closers: list[Callable[[], object]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
-        self._ledger = Ledger(config.metrics.max_workloads, self._alive)
-        self._sent = SentLedger()
-        self._enis: dict[tuple[int, int], Eni] = {}
-        self._trackers: dict[tuple[int, int], WindowTracker] = {}
-        self._states: dict[tuple[int, int], EniState] = {}
-        self._errors: Counter[tuple[str, str]] = Counter()
-        self._sources_up: dict[str, bool] = {}
-        self._reasons: dict[str, str] = {}
-        self._ready = False
         self._wired = Wired({}, {}, {})
         self._imds: ImdsFacts | None = None
         self._resolvers = Resolvers((), False, "unknown")
-        self._last_taken_ns = 0
-        self._started_ns = 0
-        self.load_s = 0.0
-        self.attach_s = 0.0
+        self._load_s = 0.0
+        self._attach_s = 0.0
+        self._reading = False
         self.mode = ""
 
     # --- life -------------------------------------------------------------------------------
@@ -113,20 +99,14 @@ class Node:
             asyncio.to_thread(load), asyncio.to_thread(self._ask_imds)
         )
         self._closers.append(loaded.close)
-        self.load_s = loaded.load_s
+        self._load_s = loaded.load_s
         await self._attach(loaded)
         await asyncio.to_thread(docker.wait_listed, _DOCKER_WAIT_S)
-        self._say_sources()
-        self._resync_task = loop.create_task(self._resync_for_ever())
+        self._faults.speak()
+        self._tasks.add(loop.create_task(self._resync_for_ever()))
 
     async def _attach(self, loaded: Loaded) -> None:
         self._maps = Maps(loaded)
-        self._tags = TagPool(
-            self._maps,
-            self._ledger.forget_sender,
-            lambda cgroup_id: self._cgroups.path_of(cgroup_id) is not None,
-        )
-        self._maps.set_resolvers(())
         self._events = LinkEvents()  # before the first list: what comes after it is not missed
         self._closers.append(self._events.close)
         self._wiring = await self._on_netlink(
@@ -143,16 +123,22 @@ class Node:
         self._resolvers = await self._on_netlink(self._find_resolvers)
         self._maps.set_resolvers(self._resolvers.addresses)
         self.mode = self._wiring.mode
-        self._started_ns = self._last_taken_ns = time.monotonic_ns()
+        self._pipeline = Pipeline(self._config, self._workloads, self._cgroups, time.monotonic_ns())
+        self._tags = TagPool(
+            self._maps,
+            self._pipeline.ledger.forget_sender,
+            lambda cgroup_id: self._cgroups.path_of(cgroup_id) is not None,
+        )
         self._rewired(await self._on_netlink(self._wiring.start))
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._events.socket, self._links_changed)
-        self._closers.append(lambda: loop.remove_reader(self._events.socket))
+        self._loop.add_reader(self._events.socket, self._links_changed)
+        self._reading = True
 
     async def stop(self) -> None:
         """Take everything off again, in the reverse order."""
-        task = getattr(self, "_resync_task", None)
-        if task is not None:
+        if self._reading:
+            self._loop.remove_reader(self._events.socket)
+            self._reading = False
+        for task in (*self._tasks,):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -160,7 +146,7 @@ class Node:
             try:
                 await asyncio.to_thread(close)
             except (OSError, NeedError) as error:
-                self._failed("stop", str(error))
+                self._faults.failed("stop", str(error))
         self._closers.clear()
         self._netlink.shutdown(wait=True)
 
@@ -190,9 +176,9 @@ class Node:
         try:
             facts = Imds(url).lookup()
         except SourceError as error:
-            self._source("imds", False, str(error))
+            self._faults.source("imds", False, str(error))
             return None
-        self._source("imds", True, "")
+        self._faults.source("imds", True, "")
         return facts
 
     def _find_resolvers(self) -> Resolvers:
@@ -206,25 +192,27 @@ class Node:
         )
 
     def _links_changed(self) -> None:
-        changes = self._events.read()
+        try:
+            changes = self._events.read()
+        except OSError as error:
+            self._faults.failed("netlink", error.strerror or type(error).__name__)
+            changes = Changes(lost=True)
         if changes.lost:
-            self._failed("netlink", "overrun")
+            self._faults.failed("netlink", "overrun")
+        task = self._loop.create_task(self._rewire(lambda: self._wiring.apply(changes)))
+        self._tasks.add(task)  # a task that nobody holds may be collected before it has run
+        task.add_done_callback(self._tasks.discard)
 
-        async def follow() -> None:
-            try:
-                self._rewired(await self._on_netlink(lambda: self._wiring.apply(changes)))
-            except (OSError, NeedError) as error:
-                self._failed("attach", type(error).__name__)
-
-        self._loop.create_task(follow())
+    async def _rewire(self, work: Callable[[], Wired]) -> None:
+        try:
+            self._rewired(await self._on_netlink(work))
+        except (OSError, NetlinkError, NeedError) as error:
+            self._faults.failed("attach", str(error) or type(error).__name__)
 
     async def _resync_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_RESYNC_S)
-            try:
-                self._rewired(await self._on_netlink(self._wiring.resync))
-            except (OSError, NeedError) as error:
-                self._failed("attach", type(error).__name__)
+            await self._rewire(self._wiring.resync)
 
     def _rewired(self, wired: Wired) -> None:
         for index in self._wired.veths.keys() - wired.veths.keys():
@@ -232,36 +220,16 @@ class Node:
         for index, nsid in wired.veths.items():
             if self._wired.veths.get(index) != nsid:
                 self._workloads.veth_appeared(index, nsid)
+        ids = {m: e.interface_id for m, e in self._imds.enis.items()} if self._imds else {}
         for index, link in wired.enis.items():
-            if (index, 0) not in self._enis:
-                ids = {m: e.interface_id for m, e in self._imds.enis.items()} if self._imds else {}
-                self._enis[index, 0] = Eni(
-                    eni_label(link, ids), link.mac.lower(), link.name, "host", index
-                )
+            label = eni_label(link, ids)
+            self._pipeline.add_eni(Eni(label, link.mac.lower(), link.name, "host", index))
         for index in self._wired.enis.keys() - wired.enis.keys():
-            for place in [p for p in self._enis if p[0] == index]:
-                self._forget_eni(place)
+            self._pipeline.remove_eni(index)
         for name, reason in wired.failed.items():
-            self._log.changed(
-                ("attach", name),
-                reason,
-                "eni53.attach_failed",
-                level="warning",
-                interface=name,
-                reason=reason,
-            )
-        self.attach_s = max(self.attach_s, wired.attach_s)
+            self._faults.attach_failed(name, reason)
+        self._attach_s = max(self._attach_s, wired.attach_s)
         self._wired = wired
-
-    def _forget_eni(self, place: tuple[int, int]) -> None:
-        for table in (self._enis, self._trackers, self._states):
-            table.pop(place, None)
-        self._ledger.forget_eni(place)
-
-    def _alive(self, workload: Workload) -> bool:
-        if workload.kind == "host":
-            return True
-        return self._workloads.is_running(workload)
 
     # --- what Docker says, from its thread ----------------------------------------------------
 
@@ -288,7 +256,7 @@ class Node:
 
     def answered(self, up: bool, reason: str) -> None:
         """Docker answers, or does not."""
-        self._in_loop(lambda: self._source("docker", up, reason))
+        self._in_loop(lambda: self._faults.source("docker", up, reason))
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
@@ -325,71 +293,20 @@ class Node:
                 tick.
         """
         sample = self._maps.read()
-        now_s = sample.taken_at_ns / 1e9
-        ladder = Ladder(
-            {o.tag: o for o in sample.origins.values() if o.tag},
-            self._wired.veths,
-            self._workloads,
-            self._cgroups,
-        )
-        self._ledger.update(sample, ladder, now_s)
-        self._sent.update(sample.origins, self._workloads, now_s)
-        for index in self._tags.collect(sample, self._wired.veths, self._ledger.settled, now_s):
+        window_s, enis = self._pipeline.update(sample, self._wired.veths, since_start=since_start)
+        ledger = self._pipeline.ledger
+        for index in self._tags.collect(
+            sample, self._wired.veths, ledger.settled, sample.taken_at_ns / 1e9
+        ):
             self._workloads.forget_veth(index)
-        start_ns = self._started_ns if since_start else self._last_taken_ns
-        window_s = max((sample.taken_at_ns - start_ns) / 1e9, 1e-3)
-        self._last_taken_ns = sample.taken_at_ns
-        enis = [
-            eni_usage(
-                self._view(place, eni, sample), self._ledger, window_s, since_start=since_start
-            )
-            for place, eni in self._all_enis(sample).items()
-        ]
         return Snapshot(
             node=socket.gethostname(),
             time_s=time.time(),
             window_s=round(window_s, 3) if since_start else 1.0,
-            enis=tuple(enis),
+            enis=enis,
             findings=self._findings(),
-            sent=dict(self._sent.sent),
+            sent=self._pipeline.sent,
             health=self._health(sample),
-        )
-
-    def _all_enis(self, sample: Sample) -> dict[tuple[int, int], Eni]:
-        """Ours, and the branch ENIs that the kernel has met on a trunk."""
-        for dev, vlan in sample.enis:
-            trunk = self._enis.get((dev, 0))
-            if vlan and trunk is not None and (dev, vlan) not in self._enis:
-                label = f"{trunk.label}/vlan{vlan}"
-                self._enis[dev, vlan] = Eni(label, "", trunk.interface, "host", dev, vlan)
-        return self._enis
-
-    def _view(self, place: tuple[int, int], eni: Eni, sample: Sample) -> EniView:
-        config = self._config
-        limit_pps = config.limit.per_eni.get(eni.label, config.limit.pps)
-        alerts = config.alerts
-        if place not in self._trackers:
-            thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
-            first = self._started_ns // layout.SLOT_NS
-            self._trackers[place] = WindowTracker(first, thresholds, config.limit.basis)
-            levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
-            self._states[place] = EniState(levels)
-        tracker = self._trackers[place]
-        counters = sample.enis.get(place)
-        windows = tracker.update(
-            counters.slots if counters else (), sample.taken_at_ns // layout.SLOT_NS
-        )
-        state = self._states[place].update(
-            windows.fresh_peak_pps[config.limit.basis] / limit_pps, sample.taken_at_ns / 1e9
-        )
-        return EniView(
-            eni,
-            limit_pps,
-            config.limit.basis,
-            windows,
-            state,
-            {t: n * layout.SLOT_NS / 1e9 for t, n in tracker.over_threshold_slots.items()},
-            counters,
         )
 
     def _findings(self) -> tuple[Finding, ...]:
@@ -408,51 +325,20 @@ class Node:
 
     def _health(self, sample: Sample) -> Health:
         return Health(
-            errors=dict(self._errors),
-            sources_up=dict(self._sources_up),
+            errors=dict(self._faults.errors),
+            sources_up=dict(self._faults.sources_up),
             stats=sample.stats,
             map_entries=self._maps.entries,
-            tag_lost=self._ledger.tag_lost,
+            tag_lost=self._pipeline.ledger.tag_lost,
             resolver_known=self._resolvers.vpc_plus_two_known,
-            load_s=self.load_s,
-            attach_s=self.attach_s,
+            load_s=self._load_s,
+            attach_s=self._attach_s,
             mode=self.mode,
         )
 
     def failed(self, stage: str, reason: str) -> None:
-        """Count a failure that cost something, and log it when it is a new one."""
-        self._failed(stage, reason)
-
-    def _failed(self, stage: str, reason: str) -> None:
-        self._errors[stage, reason] += 1
-        self._log.changed(
-            ("failed", stage),
-            reason,
-            "eni53.stage_failed",
-            level="warning",
-            stage=stage,
-            reason=reason,
-        )
-
-    def _source(self, name: str, up: bool, reason: str) -> None:
-        if not up:
-            self._errors["source", name] += 1
-        self._sources_up[name] = up
-        self._reasons[name] = reason
-        if self._ready:
-            self._say_source(name)
-
-    def _say_sources(self) -> None:
-        """From here on sources are spoken of; a start that fails says one line and no more."""
-        self._ready = True
-        for name in self._sources_up:
-            self._say_source(name)
-
-    def _say_source(self, name: str) -> None:
-        up = self._sources_up[name]
-        event = "eni53.source_up" if up else "eni53.source_down"
-        fields = {"source": name} if up else {"source": name, "reason": self._reasons[name]}
-        self._log.changed(("source", name), up, event, level="info" if up else "warning", **fields)
+        """Count a failure outside that cost something."""
+        self._faults.failed(stage, reason)
 
 
 def nsid_of_process(table: LinkTable, pid: int) -> int | None:

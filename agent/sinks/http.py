@@ -43,7 +43,7 @@ class View:
 class _Handler(WSGIRequestHandler):
     timeout = _CLIENT_TIMEOUT_S
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a scrape is no event."""
 
 

@@ -1,1 +1,1 @@
-"""The terminal top: a `Snapshot` drawn as text, once or live; where it came from is not known here."""
+"""The terminal top: a `Snapshot` drawn as text, once or live, wherever it came from."""

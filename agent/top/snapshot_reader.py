@@ -83,7 +83,7 @@ def finding_from_json(at: Reader) -> Finding:
 
 def _read_eni(at: Reader) -> EniUsage:
     basis = at.choice("basis", tuple(BASIS_CLASSES))
-    windows = {basis: at} | (at.named("windows") if at.has("windows") else {})
+    windows = (at.named("windows") if at.has("windows") else {}) | {basis: at}
     return EniUsage(
         eni=Eni(
             label=at.text("eni"),

@@ -1,0 +1,135 @@
+"""From one sample to one snapshot: ledger, windows and states of every ENI. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from .alerts import EniState, Levels
+from .assemble import EniView, eni_usage
+from .attribution import Ladder
+from .config import Config
+from .inventory.cgroups import CgroupTree
+from .inventory.workloads import Workloads
+from .kernel.layout import SLOT_NS
+from .ledger import EniId, Ledger
+from .model import Eni, EniUsage, Sample, Workload
+from .rates import WindowTracker
+from .sent import SentLedger
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One ENI over time."""
+
+    eni: Eni
+    limit_pps: int
+    tracker: WindowTracker
+    state: EniState
+
+
+class Pipeline:
+    """Everything that is remembered from tick to tick.
+
+    Args:
+        config: Limits, alerts, number of workloads.
+        workloads: Who is behind a veth or a cgroup.
+        cgroups: The tree.
+        started_ns: When counting began, on the monotonic clock.
+    """
+
+    def __init__(
+        self, config: Config, workloads: Workloads, cgroups: CgroupTree, started_ns: int
+    ) -> None:
+        self._config = config
+        self._workloads = workloads
+        self._cgroups = cgroups
+        self._started_ns = self._last_ns = started_ns
+        self._enis: dict[EniId, _Followed] = {}
+        self._sent = SentLedger()
+        self.ledger = Ledger(config.metrics.max_workloads, self._alive)
+
+    def add_eni(self, eni: Eni) -> None:
+        """Follow an ENI; one that is followed already keeps its label for good."""
+        place = (eni.ifindex, eni.vlan)
+        if place in self._enis:
+            return
+        limit_pps = self._config.limit.per_eni.get(eni.label, self._config.limit.pps)
+        alerts = self._config.alerts
+        thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
+        levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
+        self._enis[place] = _Followed(
+            eni,
+            limit_pps,
+            WindowTracker(self._last_ns // SLOT_NS, thresholds, self._config.limit.basis),
+            EniState(levels),
+        )
+
+    def remove_eni(self, ifindex: int) -> None:
+        """An interface is gone, with the branch ENIs on it."""
+        for place in [p for p in self._enis if p[0] == ifindex]:
+            del self._enis[place]
+            self.ledger.forget_eni(place)
+
+    def update(
+        self, sample: Sample, veths: Collection[int], *, since_start: bool
+    ) -> tuple[float, tuple[EniUsage, ...]]:
+        """Take one sample in; returns the seconds that rates cover, and every ENI.
+
+        Args:
+            sample: The counters.
+            veths: Indexes of the host-side veths there are.
+            since_start: Rates over the whole time since attach, not since the last sample.
+        """
+        now_s = sample.taken_at_ns / 1e9
+        tags = {origin.tag: origin for origin in sample.origins.values() if origin.tag}
+        ladder = Ladder(tags, veths, self._workloads, self._cgroups)
+        self._meet_branches(sample)
+        self.ledger.update(sample, ladder, now_s)
+        self._sent.update(sample.origins, self._workloads, now_s)
+        begin_ns = self._started_ns if since_start else self._last_ns
+        window_s = max((sample.taken_at_ns - begin_ns) / 1e9, 1e-3)
+        self._last_ns = sample.taken_at_ns
+        enis = tuple(
+            eni_usage(self._view(place, followed, sample), self.ledger, window_s,
+                      since_start=since_start)
+            for place, followed in self._enis.items()
+        )  # fmt: skip
+        return window_s, enis
+
+    @property
+    def sent(self) -> dict[tuple[Workload, str], int]:
+        """Packets seen at workloads' veths, by (workload, class)."""
+        return dict(self._sent.sent)
+
+    def _meet_branches(self, sample: Sample) -> None:
+        """Branch ENIs become known by their first packet on the trunk."""
+        for dev, vlan in sample.enis:
+            trunk = self._enis.get((dev, 0))
+            if vlan and trunk is not None:
+                label = f"{trunk.eni.label}/vlan{vlan}"
+                self.add_eni(replace(trunk.eni, label=label, mac="", vlan=vlan))
+
+    def _view(self, place: EniId, followed: _Followed, sample: Sample) -> EniView:
+        basis = self._config.limit.basis
+        counters = sample.enis.get(place)
+        windows = followed.tracker.update(
+            counters.slots if counters else (), sample.taken_at_ns // SLOT_NS
+        )
+        utilization = windows.fresh_peak_pps[basis] / followed.limit_pps
+        return EniView(
+            eni=followed.eni,
+            limit_pps=followed.limit_pps,
+            basis=basis,
+            windows=windows,
+            state=followed.state.update(utilization, sample.taken_at_ns / 1e9),
+            over_threshold_s={
+                threshold: slots * SLOT_NS / 1e9
+                for threshold, slots in followed.tracker.over_threshold_slots.items()
+            },
+            counters=counters,
+        )
+
+    def _alive(self, workload: Workload) -> bool:
+        # Services of the host are few, and start again under the same name.
+        return workload.kind == "host" or self._workloads.is_running(workload)
