@@ -119,7 +119,8 @@ def _explain(head: dict[str, Any], said: str, code: int) -> NeedError:
             f"BCC cannot be imported ({error}): install the distribution's python3-bpfcc"
             " (PyPI's `bcc` is another project)"
         )
-    if "Operation not permitted" in error or "Operation not permitted" in said:
+    # EPERM without CAP_BPF; EACCES when the verifier may not follow offsets, without CAP_PERFMON.
+    if any(word in error + said for word in ("Operation not permitted", "Permission denied")):
         return NeedError(
             "the kernel does not let this process load BPF programs: run as root, or with"
             " CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN)"
