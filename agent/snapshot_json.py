@@ -14,7 +14,7 @@ from typing import Any
 
 from .model import Count, EniUsage, Finding, Snapshot, WorkloadUsage
 from .text import clean
-from .top.snapshot_reader import (
+from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
     MAX_SENTENCE,

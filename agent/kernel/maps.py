@@ -46,8 +46,9 @@ class Maps:
             write_tags: False where another dataplane uses ``tc_index`` for itself.
         """
         parsed = [ipaddress.ip_address(a) for a in addresses]
-        four = [a.packed for a in parsed if a.version == 4]
-        six = [a.packed for a in parsed if a.version == 6]
+        most = layout.SETTINGS["MAX_RESOLVERS"]
+        four = [a.packed for a in parsed if a.version == 4][:most]
+        six = [a.packed for a in parsed if a.version == 6][:most]
         value = layout.SETTINGS_VALUE.packer.pack(
             len(four), len(six), b"".join(four), b"".join(six), int(write_tags)
         )

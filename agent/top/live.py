@@ -6,19 +6,23 @@ where snapshots come from is the caller's.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from rich.text import Text
-from textual import events, on
+from textual import on
 from textual.app import App, ComposeResult
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from ..errors import Eni53Error
 from ..model import Snapshot
+from .canvas import Canvas
 from .feed import Feed, Fetch
 from .keys import BINDINGS, HelpScreen, key_line, trouble_line
 from .once import ascii_only
@@ -38,7 +42,6 @@ class TopApp(App[None]):
         clock: Seconds of a monotonic clock; a parameter for tests.
     """
 
-    CSS_PATH = None
     CSS = """
     Screen, #filter { background: ansi_default; }
     #screen { height: 1fr; }
@@ -72,17 +75,22 @@ class TopApp(App[None]):
         self._clock = clock
         self._answered_at_s = clock()
         self._patience_s = 2 * interval_s + 1
+        # Held, not queried: textual 1.0 looks in the help page while that is open.
+        self._canvas = Canvas(self._screen_at)
+        self._banner, self._keys = Static(id="banner"), Static(id="keys")
+        self._filter = Input(id="filter", placeholder=_FILTER_HINT, disabled=True)
         self._feed = Feed(fetch, interval_s, self._deliver)
 
     def compose(self) -> ComposeResult:
         """The screen, a line for trouble, a line for the filter, a line of keys."""
-        yield Static(id="screen")
-        yield Static(id="banner")
-        yield Input(id="filter", placeholder=_FILTER_HINT, disabled=True)
-        yield Static(id="keys")
+        yield from (self._canvas, self._banner, self._filter, self._keys)
 
     def on_mount(self) -> None:
         """Start asking, and look at the clock every second even if no answer comes."""
+        # Otherwise SIGTERM would leave the terminal on the other screen, without a cursor.
+        with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: a test
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.set_interval(1.0, self._draw_banner)
         self._feed.start()
         self._draw()
@@ -90,10 +98,6 @@ class TopApp(App[None]):
     def on_unmount(self) -> None:
         """Stop asking."""
         self._feed.stop()
-
-    def on_resize(self, _event: events.Resize) -> None:
-        """Draw for the new size, once the widgets have it."""
-        self.call_after_refresh(self._draw)
 
     def _deliver(self, outcome: Snapshot | Exception) -> None:
         """Called in the feed's thread; posting is the one thing that is safe there."""
@@ -141,7 +145,7 @@ class TopApp(App[None]):
         """One step back: help, filter, the ENI on the whole screen, the choice of an ENI."""
         if isinstance(self.screen, HelpScreen):
             self.pop_screen()
-        elif self.query_one("#filter").display or self.view.filter:
+        elif self._filter.display or self.view.filter:
             self._close_filter("")
         elif self.view.drilled:
             self._show(replace(self.view, drilled=False))
@@ -150,10 +154,9 @@ class TopApp(App[None]):
 
     def action_filter(self) -> None:
         """Ask for a filter."""
-        field = self.query_one("#filter", Input)
-        field.display, field.disabled = True, False
-        field.value = self.view.filter
-        field.focus()
+        self._filter.display, self._filter.disabled = True, False
+        self._filter.value = self.view.filter
+        self._filter.focus()
 
     def action_help(self) -> None:
         """Explain keys and signs."""
@@ -161,7 +164,7 @@ class TopApp(App[None]):
 
     @on(Input.Changed)
     def _filter_typed(self, event: Input.Changed) -> None:
-        if self.query_one("#filter").display:
+        if self._filter.display:
             self._show(replace(self.view, filter=event.value))
 
     @on(Input.Submitted)
@@ -169,8 +172,7 @@ class TopApp(App[None]):
         self._close_filter(event.value)
 
     def _close_filter(self, kept: str) -> None:
-        field = self.query_one("#filter", Input)
-        field.display, field.disabled = False, True
+        self._filter.display, self._filter.disabled = False, True
         self.set_focus(None)
         self._show(replace(self.view, filter=kept))
 
@@ -183,17 +185,23 @@ class TopApp(App[None]):
     def _draw(self) -> None:
         if not self.view.paused or self.snapshot is None:
             self.snapshot = self._newest
-        size = self.query_one("#screen").size
-        if self.snapshot is None:
-            drawn = Text("waiting for the first snapshot", style="dim italic")
-        else:
-            drawn = render(self.snapshot, self.view, max(1, size.width), max(1, size.height))
-        self.query_one("#screen", Static).update(drawn)
-        self.query_one("#keys", Static).update(key_line(self.view, self.size.width))
+        self._canvas.refresh()
+        self._keys.update(key_line(self.view, max(1, self.size.width)))
         self._draw_banner()
 
-    def _draw_banner(self) -> None:
+    def _screen_at(self, width: int, height: int) -> Text:
+        if self.snapshot is None:
+            return Text("waiting for the first snapshot", style="dim italic")
+        return render(self.snapshot, self.view, width, height)
+
+    def trouble(self) -> Text:
+        """What is wrong with the feed, as one line; empty when nothing is."""
         silent_s = self._clock() - self._answered_at_s
-        banner = self.query_one("#banner", Static)
-        banner.display = bool(self._failure) or silent_s > self._patience_s
-        banner.update(trouble_line(self._failure, silent_s, self.view, self.size.width))
+        if not self._failure and silent_s <= self._patience_s:
+            return Text("")
+        return trouble_line(self._failure, silent_s, self.view, max(1, self.size.width))
+
+    def _draw_banner(self) -> None:
+        told = self.trouble()
+        self._banner.display = bool(told)
+        self._banner.update(told)

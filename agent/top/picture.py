@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.terminal_theme import TerminalTheme
 from ..model import Snapshot
 from .render import render
 from .view import ViewState
+
+_WEB_FONTS = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
 
 _THEME = TerminalTheme(
     background=(13, 17, 23),
@@ -47,4 +50,6 @@ def save_svg(
     )
     console.print(render(snapshot, view or ViewState(), width, height), soft_wrap=True)
     svg = console.export_svg(title="eni53 top", theme=_THEME, unique_id="eni53-top")
+    # rich names a web font at a server of others; a picture in a repository asks nobody.
+    svg = _WEB_FONTS.sub("", svg)
     path.write_text(svg, encoding="utf-8")

@@ -16,7 +16,7 @@ from ..errors import Eni53Error, SourceError
 from ..model import Snapshot
 from ..node import Node
 from ..presence import Agent
-from .snapshot_reader import loads
+from ..snapshot_reader import loads
 
 _TIMEOUT_S = 5.0
 _FIRST_SNAPSHOT_S = 5.0

@@ -68,7 +68,7 @@ def _heading(
             title = Text(column.title + (marks.falling if falls else marks.rising), style="bold")
         if column is across[0] and view.filter:
             room = column.width - len(title.plain) - 1
-            told = f"{found} of {len(eni.workloads)} with {cells.shown(view.filter, marks)}"
+            told = f"{found}/{len(eni.workloads)} with {cells.shown(view.filter, marks)}"
             title.append(" " + cells.cut(told, room, marks), "yellow")
         titles.append((column, title))
     return _assemble(titles)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from eni53.inventory.links import LinkTable
+from eni53.kernel.attach import Attacher
 
 from .kernel import Kernel
 from .netns import Namespace, Pair, inside, make_pair
 
 MakeNamespace = Callable[[str], Namespace]
+MakeAttacher = Callable[..., Attacher]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,12 +55,41 @@ def make_namespace() -> Iterator[MakeNamespace]:
         made.append(Namespace(label))
         return made[-1]
 
-    yield make
-    for space in made:
-        space.remove()
+    try:
+        yield make
+    finally:
+        for space in made:
+            space.remove()
 
 
 @pytest.fixture
 def pair(make_namespace: MakeNamespace) -> Pair:
     """A node with one ENI, and the VPC behind it."""
     return make_pair(make_namespace("node"), make_namespace("vpc"))
+
+
+@pytest.fixture
+def wired(kernel: Kernel, pair: Pair) -> Iterator[Kernel]:
+    """The kernel with the pair's ENI as its device, and nothing counted yet."""
+    before, kernel.dev = kernel.dev, pair.eni
+    kernel.forget()
+    yield kernel
+    kernel.forget()
+    kernel.dev = before
+
+
+@pytest.fixture
+def make_attacher(kernel: Kernel, pair: Pair) -> Iterator[MakeAttacher]:
+    """Makes attachers in a namespace, by default the node; what they attach comes off again."""
+    made: list[tuple[LinkTable, Attacher]] = []
+
+    def make(mode: str, ledger: Path | None = None, where: Namespace = pair.node) -> Attacher:
+        with inside(where.name):
+            table = LinkTable()
+        made.append((table, Attacher(table.ipr, kernel.loaded, mode, ledger)))
+        return made[-1][1]
+
+    yield make
+    for table, attacher in made:
+        attacher.detach_all()
+        table.close()

@@ -26,6 +26,18 @@ EXPECTED: dict[str, Callable[[bytes], Verdict]] = {
 }
 
 
+_NOT_A_VERDICT = ("origin_exhausted", "query_evicted")  # of the tables, not of the frame
+_SHORTEST = {b"\x08\x00": 34, b"\x86\xdd": 54}
+
+
+def runnable(frame: bytes) -> bool:
+    """Whether every kernel takes the frame for a test run: newer ones want a whole IP header.
+
+    Such frames are tried behind a tag, where the kernel does not look, and as real packets.
+    """
+    return len(frame) >= _SHORTEST.get(frame[12:14], 14)
+
+
 def context(**fields: int) -> bytes:
     """A ``struct __sk_buff`` with the fields that a test run lets its caller set."""
     words = [0] * _CONTEXT_WORDS
@@ -77,7 +89,7 @@ class Kernel:
         descriptor = self.loaded.programs[program]
         place = context(ifindex=self.dev)
         returned = {bpf.test_run(descriptor, frame, context=place)[0] for frame in frames}
-        assert {NEXT} == returned, f"{program} decided over a packet: {returned}"
+        assert returned <= {NEXT}, f"{program} decided over a packet: {returned}"
         return outcome(program, before, self.maps.read())
 
 
@@ -95,7 +107,7 @@ def outcome(program: str, before: dict[str, int], sample: Sample) -> Counter[Ver
             seen["answer", str(rcode), "udp", vlan] += packets
     for name in layout.STATS:
         rise = sample.stats[name] - before[name]
-        if rise and name != "origin_exhausted":
+        if rise and name not in _NOT_A_VERDICT:
             seen[(name,)] += rise
     return seen
 
@@ -116,6 +128,7 @@ def assert_agrees(
     kernel: Kernel, program: str, frames: Sequence[bytes], vlans: Sequence[int] = ()
 ) -> None:
     """Fail on the first frame that program and oracle judge differently, and print it."""
+    frames = [frame for frame in frames if runnable(frame)]
     seen, wanted = kernel.observe(program, frames, vlans), expected(program, frames, vlans)
     if wanted == seen:
         return

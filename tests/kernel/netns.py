@@ -46,15 +46,36 @@ def inside(name: str) -> Iterator[None]:
         os.close(before)
 
 
+def cgroup_root() -> Path:
+    """Where cgroup v2 is mounted."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(place)
+    raise AssertionError("cgroup v2 is not mounted")
+
+
+def own_cgroup() -> int:
+    """The id under which the kernel sees packets of this process."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return (cgroup_root() / line[3:].lstrip("/")).stat().st_ino
+    raise AssertionError("this process is in no cgroup of version 2")
+
+
 class Namespace:
     """One network namespace with loopback up and IPv6 without duplicate address detection."""
 
     def __init__(self, label: str) -> None:
         self.name = f"eni53t-{os.getpid()}-{next(_serial)}-{label}"
         run("ip", "netns", "add", self.name)
-        self.enter("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
-        self.enter("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0")
-        self.ip("link", "set", "lo", "up")
+        try:
+            self.enter("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+            self.enter("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0")
+            self.ip("link", "set", "lo", "up")
+        except BaseException:
+            self.remove()
+            raise
 
     def enter(self, *command: str, stdin: str | None = None) -> str:
         """Run a command in it."""

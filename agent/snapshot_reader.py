@@ -9,8 +9,8 @@ import json
 import re
 from datetime import datetime
 
-from ..errors import SourceError
-from ..model import (
+from .errors import SourceError
+from .model import (
     BASIS_CLASSES,
     STATES,
     Count,

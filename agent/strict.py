@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from ..errors import SourceError
-from ..text import MAX_NAME, clean
+from .errors import SourceError
+from .text import MAX_NAME, clean
 
 T = TypeVar("T")
 _NAMES = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
