@@ -28,7 +28,7 @@ class Daemon:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Count until SIGTERM or SIGINT, then leave everything as it was.
+        """Count until SIGTERM, SIGINT or SIGHUP, then leave everything as it was.
 
         Raises:
             NeedError: Before it is ready; afterwards nothing ends it but a signal.
@@ -36,7 +36,7 @@ class Daemon:
         started_s = time.monotonic()
         presence.make_directory(self._config.runtime_dir)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
         listen = self._config.listen
         door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))

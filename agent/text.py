@@ -9,12 +9,19 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def clean(name: str, limit: int = MAX_NAME) -> str:
-    r"""*name* with every control, format and unassigned character shown as ``\xNN``.
+    r"""*name* with every control, format and unassigned character written out: ``\x1b``, ``\u202e``.
 
     A container may call itself anything; an escape sequence in its name must not move the cursor
     of the person reading it, and a megabyte of name must not fill a label.
     """
-    shown = "".join(
-        f"\\x{ord(c):02x}" if unicodedata.category(c) in _HIDDEN else c for c in name[: limit + 1]
-    )
+    shown = "".join(map(_shown, name[: limit + 1]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"

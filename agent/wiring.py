@@ -16,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from .errors import NeedError
 from .inventory.enis import choose_enis, workload_veths
 from .inventory.links import Changes, Link, LinkTable
-from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError
+from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, AttachError, Attacher, Hooks
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
 
@@ -124,8 +124,10 @@ class Wiring:
             self._gone(index)
         self._links = links
         self._choose()
+        # Veths first: what passes an ENI before its veth has our program carries no tag.
         for link in workload_veths(links.values(), self._enis):
             self._add_veth(link)
+        self._attach_enis()
         return self._wired(started_s)
 
     def apply(self, changes: Changes) -> Wired:
@@ -143,6 +145,7 @@ class Wiring:
             self._add_veth(link)
         if rechoose and not self._wanted:
             self._choose()
+            self._attach_enis()
         for index in changes.filtered:
             with contextlib.suppress(NetlinkError, OSError, AttachError):  # gone meanwhile
                 self._defend(index)
@@ -167,17 +170,21 @@ class Wiring:
                 self._attacher.detach(link.index)
                 self._maps.remove_veth(link.index)
             self._maps.add_eni(link.index)
+
+    def _attach_enis(self) -> None:
+        for link in self._enis.values():
             self._attach(link, ENI_HOOKS)
 
     def _add_veth(self, link: Link) -> None:
-        known = link.index in self._veths
         self._veths[link.index] = link.link_netnsid or 0
-        if not known:
-            self._attach(link, WORKLOAD_HOOKS)
-            # Even where our program could not be put: its packets have an owner.
-            self._maps.add_veth(link.index)
+        self._attach(link, WORKLOAD_HOOKS)
+        # Even where our program could not be put: its packets have an owner.
+        self._maps.add_veth(link.index)
 
-    def _attach(self, link: Link, hooks: tuple[tuple[str, str], ...]) -> None:
+    def _attach(self, link: Link, hooks: Hooks) -> None:
+        """Attach if that is not done yet; what failed is tried again at each look."""
+        if link.index in self._attacher.attached:
+            return
         try:
             self._attacher.attach(link.index, link.name, hooks)
             self._failed.pop(link.name, None)

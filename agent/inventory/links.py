@@ -55,7 +55,8 @@ class Changes:
 
     Attributes:
         appeared: Links that are new or changed.
-        gone: Indexes of links that are no more.
+        gone: Indexes of links that are no more. One that is in `appeared` too came back since, or
+            is another link: what was attached to it is lost.
         filtered: Indexes of links whose filters somebody changed.
         lost: Messages were lost, so only a full look tells the truth.
     """
@@ -161,9 +162,10 @@ class LinkEvents:
                 continue
             for message in self._parse(data):
                 event, index = message.get("event"), message.get("index")
+                if message.get("family"):
+                    continue  # a bridge's view of its port: no kind, and "gone" when it left it
                 if event == "RTM_NEWLINK":
                     appeared[index] = _to_link(message)
-                    gone.pop(index, None)
                 elif event == "RTM_DELLINK":
                     gone[index] = None
                     appeared.pop(index, None)

@@ -73,6 +73,8 @@ def _is_ours(name: str) -> bool:
 class Attacher:
     """Attaches in one network namespace; every method blocks on netlink for a moment.
 
+    `attach` must be called by a thread in that namespace: tcx looks interfaces up in the caller's.
+
     Args:
         ipr: A netlink socket in that namespace.
         loaded: The programs.
@@ -133,6 +135,11 @@ class Attacher:
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
+            if direction == EGRESS and not self._has_clsact(ifindex):
+                # It would take the filter all the same, and run it on what comes in.
+                raise OSError(
+                    errno.EEXIST, "it has an ingress qdisc, in whose place a clsact qdisc must be"
+                ) from error
         self._ipr.tc(
             "add-filter",
             "bpf",
@@ -144,6 +151,12 @@ class Attacher:
             prio=_PRIO,
             protocol=_ETH_P_ALL,
             direct_action=True,
+        )
+
+    def _has_clsact(self, ifindex: int) -> bool:
+        return any(
+            qdisc.get_attr("TCA_KIND") == "clsact"
+            for qdisc in self._ipr.get_qdiscs(index=ifindex)
         )
 
     def is_first(self, ifindex: int) -> bool:
@@ -212,6 +225,8 @@ class Attacher:
             ):
                 self._clear(ifindex, ours.get(str(ifindex)) == name)
                 swept += 1
+        if ours:
+            self._remember()  # or the next sweep takes a qdisc made by others since for ours
         return swept
 
     def _safe_filters(self, ifindex: int, direction: str) -> list[tuple[str, Any]]:

@@ -168,13 +168,11 @@ def _prepared() -> Iterator[tuple[dict[str, Slice], Slice]]:
             for program in (*PROGRAMS, "empty")
             for packet, frame in PACKETS.items()
         }
-        wrapped = {
-            "query": wrapper.vary(programs["eni_egress"], _DNS_ID, TAG),
-            "answer": wrapper.vary(programs["eni_ingress"], _DNS_ID, TAG),
-            "query empty": wrapper.vary(programs["empty"], _DNS_ID, TAG),
-        }
-        wrapped["answer empty"] = wrapped["query empty"]
-        opened += {*wrapped.values()}
+        wrapped = {}
+        for leg, program in (("query", "eni_egress"), ("answer", "eni_ingress")):
+            for name, target in ((leg, program), (f"{leg} empty", "empty")):
+                wrapped[name], jumps = wrapper.vary(programs[target], _DNS_ID, TAG)
+                opened += [wrapped[name], jumps]
         try:
             yield slices, _path(wrapped)
         finally:

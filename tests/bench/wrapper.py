@@ -9,7 +9,6 @@ Measured against the same wrapper before the empty program, only the program rem
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 
 from eni53.kernel import bpf
@@ -62,13 +61,14 @@ def empty() -> int:
     return _load(_op(0xB7, 0, value=_NEXT) + _op(0x95))
 
 
-def vary(program: int, id_at: int, tag: int) -> int:
+def vary(program: int, id_at: int, tag: int) -> tuple[int, int]:
     """A program that puts the low half of ``skb->mark`` at *id_at*, sets the tag, goes on.
 
-    The mark rises by one with every run and starts at what the caller's context says.
+    The mark rises by one with every run and starts at what the caller's context says. Returned are
+    its descriptor and that of its jump table, which is emptied when nobody holds it open.
 
     Args:
-        program: Descriptor of the program to go on to; it is held by the new one.
+        program: Descriptor of the program to go on to.
         id_at: Offset of the two bytes in the frame.
         tag: For ``skb->tc_index``.
     """
@@ -96,6 +96,4 @@ def vary(program: int, id_at: int, tag: int) -> int:
         + _op(0x85, value=_TAIL_CALL)
         + leave
     )
-    wrapped = _load(code)
-    os.close(table)
-    return wrapped
+    return _load(code), table

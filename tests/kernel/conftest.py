@@ -70,23 +70,27 @@ def pair(make_namespace: MakeNamespace) -> Pair:
 
 @pytest.fixture
 def wired(kernel: Kernel, pair: Pair) -> Iterator[Kernel]:
-    """The kernel with the pair's ENI as its device, and nothing counted yet."""
+    """The kernel with the pair's ENI as its device, nothing counted yet, this thread in the node.
+
+    A tcx link is made in the namespace of the thread that asks for it.
+    """
     before, kernel.dev = kernel.dev, pair.eni
     kernel.forget()
-    yield kernel
+    with inside(pair.node.name):
+        yield kernel
     kernel.forget()
     kernel.dev = before
 
 
 @pytest.fixture
-def make_attacher(kernel: Kernel, pair: Pair) -> Iterator[MakeAttacher]:
+def make_attacher(wired: Kernel, pair: Pair) -> Iterator[MakeAttacher]:
     """Makes attachers in a namespace, by default the node; what they attach comes off again."""
     made: list[tuple[LinkTable, Attacher]] = []
 
     def make(mode: str, ledger: Path | None = None, where: Namespace = pair.node) -> Attacher:
         with inside(where.name):
             table = LinkTable()
-        made.append((table, Attacher(table.ipr, kernel.loaded, mode, ledger)))
+        made.append((table, Attacher(table.ipr, wired.loaded, mode, ledger)))
         return made[-1][1]
 
     yield make

@@ -134,7 +134,10 @@ class Pair:
 
 _COUNTERS = """
 table inet vpc {
-  counter udp4 { } counter udp6 { } counter tcp4 { } counter tcp6 { }
+  counter udp4 { }
+  counter udp6 { }
+  counter tcp4 { }
+  counter tcp6 { }
   chain arrivals {
     type filter hook prerouting priority raw;
     meta nfproto ipv4 udp dport 53 counter name udp4 drop
