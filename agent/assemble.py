@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .ledger import Account, Cell, Ledger, Row
@@ -50,7 +50,8 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
     place = (view.eni.ifindex, view.eni.vlan)
     totals = ledger.totals(place)
     recent = totals if since_start else ledger.recent(place)
-    on_basis = _on_basis(recent, view.basis)
+    total, lately = _by_class(totals), _by_class(recent)
+    on_basis = _on_basis(lately, view.basis)
     rows = (
         _workload_usage(account, row, view.basis, on_basis, window_s, since_start)
         for account, row in ledger.rows.get(place, {}).items()
@@ -65,7 +66,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         peak_pps=view.windows.peak_pps,
         utilization=peak_pps / view.limit_pps,
         state=view.state,
-        classes={c: _count(totals, recent, c, window_s) for c in CLASSES},
+        classes={c: Count(total.get(c, 0), lately.get(c, 0) / window_s) for c in CLASSES},
         protocols=dict(totals),
         workloads=tuple(sorted(rows, key=lambda r: (-r.pps, -r.packets, r.workload))),
         ended_packets=sum(ledger.ended.get(place, {}).values()),
@@ -79,36 +80,28 @@ def _workload_usage(
     account: Account, row: Row, basis: str, on_basis: int, window_s: float, since_start: bool
 ) -> WorkloadUsage:
     workload, via = account
-    recent = row.packets if since_start else row.recent
+    total = _by_class(row.packets)
+    recent = total if since_start else _by_class(row.recent)
     path, cgroup_id = next(iter(row.cgroups)) if len(row.cgroups) == 1 else (None, None)
     return WorkloadUsage(
         workload=workload,
         via=via,
-        packets=sum(row.packets.values()),
+        packets=sum(total.values()),
         pps=sum(recent.values()) / window_s,
         share=_on_basis(recent, basis) / on_basis if on_basis else 0.0,
-        classes={
-            c: _count(row.packets, recent, c, window_s)
-            for c in CLASSES
-            if any(cell[0] == c for cell in row.packets)
-        },
+        classes={c: Count(total[c], recent.get(c, 0) / window_s) for c in CLASSES if c in total},
         cgroup=path,
         cgroup_id=cgroup_id,
     )
 
 
-def _count(
-    packets: Mapping[Cell, int], recent: Mapping[Cell, int], packet_class: str, window_s: float
-) -> Count:
-    return Count(
-        _sum(packets, (packet_class,)),
-        _sum(recent, (packet_class,)) / window_s,
-    )
+def _by_class(packets: Mapping[Cell, int]) -> dict[str, int]:
+    """Over all protocols; a class without an entry is absent."""
+    result: dict[str, int] = {}
+    for (packet_class, _), n in packets.items():
+        result[packet_class] = result.get(packet_class, 0) + n
+    return result
 
 
-def _on_basis(packets: Mapping[Cell, int], basis: str) -> int:
-    return _sum(packets, BASIS_CLASSES[basis])
-
-
-def _sum(packets: Mapping[Cell, int], classes: Iterable[str]) -> int:
-    return sum(n for (packet_class, _), n in packets.items() if packet_class in classes)
+def _on_basis(packets: Mapping[str, int], basis: str) -> int:
+    return sum(n for packet_class, n in packets.items() if packet_class in BASIS_CLASSES[basis])

@@ -97,16 +97,15 @@ class Ledger:
         return result
 
     def forget_eni(self, eni: EniId) -> None:
-        """An interface is gone, and its index may be given to another one."""
+        """An interface is gone: its accounts end.
+
+        What was seen of the kernel's rows stays until those are removed there (`forget_sender`);
+        otherwise they would be charged once more.
+        """
         self.rows.pop(eni, None)
         self.ended.pop(eni, None)
-        for table in (self._seen, self._waiting):
-            for key in [k for k in table if (k.dev, k.vlan) == eni]:
-                del table[key]
-        for overflow in [k for k in self._seen_overflow if k[0] == eni]:
-            del self._seen_overflow[overflow]
-        for source in [k for k in self._seen_sources if k[:2] == eni]:
-            del self._seen_sources[source]
+        for key in [k for k in self._waiting if (k.dev, k.vlan) == eni]:
+            del self._waiting[key]
 
     def forget_sender(self, key: SenderKey) -> None:
         """A row of the kernel's count was removed there; should it come back, it starts at 0."""
@@ -116,13 +115,16 @@ class Ledger:
         """Whether everything *key* has sent is charged to somebody for good."""
         return key not in self._waiting
 
-    def update(self, sample: Sample, ladder: Ladder, now_s: float) -> None:
+    def update(
+        self, sample: Sample, ladder: Ladder, now_s: float, grace_s: float = GRACE_S
+    ) -> None:
         """Charge every increase since the last sample.
 
         Args:
             sample: The counters.
             ladder: Over the inventory as it is now.
             now_s: Monotonic seconds.
+            grace_s: How long an increase may wait for its owner's name; 0 for the last update.
         """
         for accounts in self.rows.values():
             accounts.pop(_PENDING_ACCOUNT, None)
@@ -134,11 +136,13 @@ class Ledger:
             self._seen[key] = count
             delta = count - before if count >= before else count
             if delta or key in self._waiting:
-                self._take_sender(key, delta, ladder, now_s)
+                self._take_sender(key, delta, ladder, now_s, grace_s)
         self._take_overflow(sample, now_s)
         self._end_rows(now_s)
 
-    def _take_sender(self, key: SenderKey, delta: int, ladder: Ladder, now_s: float) -> None:
+    def _take_sender(
+        self, key: SenderKey, delta: int, ladder: Ladder, now_s: float, grace_s: float
+    ) -> None:
         eni, cell = (key.dev, key.vlan), (key.packet_class, key.protocol)
         waiting = self._waiting.pop(key, None)
         packets = delta + (waiting.packets if waiting else 0)
@@ -148,7 +152,7 @@ class Ledger:
         owner = verdict.owner
         if owner is None:
             since_s = waiting.since_s if waiting else now_s
-            if now_s - since_s < GRACE_S:
+            if now_s - since_s < grace_s:
                 self._waiting[key] = _Waiting(packets, since_s)
                 self._charge(eni, Owner(PENDING), cell, packets, delta, now_s)
                 return

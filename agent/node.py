@@ -285,18 +285,25 @@ class Node:
 
     # --- tick -------------------------------------------------------------------------------
 
-    def tick(self, *, since_start: bool = False) -> Snapshot:
+    def tick(self, *, since_start: bool = False, last: bool = False) -> Snapshot:
         """Read the maps and put a snapshot together.
 
         Args:
             since_start: Rates over the whole time since attach (a one-shot), not since the last
                 tick.
+            last: No other tick will follow: nothing waits for its name any more.
         """
         sample = self._maps.read()
-        window_s, enis = self._pipeline.update(sample, self._wired.veths, since_start=since_start)
+        window_s, enis = self._pipeline.update(
+            sample, self._wired.veths, since_start=since_start, last=last
+        )
         ledger = self._pipeline.ledger
         for index in self._tags.collect(
-            sample, self._wired.veths, ledger.settled, sample.taken_at_ns / 1e9
+            sample,
+            self._wired.veths,
+            self._wired.enis,
+            ledger.settled,
+            sample.taken_at_ns / 1e9,
         ):
             self._workloads.forget_veth(index)
         return Snapshot(

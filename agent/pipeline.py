@@ -12,7 +12,7 @@ from .config import Config
 from .inventory.cgroups import CgroupTree
 from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
-from .ledger import EniId, Ledger
+from .ledger import GRACE_S, EniId, Ledger
 from .model import Eni, EniUsage, Sample, Workload
 from .rates import WindowTracker
 from .sent import SentLedger
@@ -72,7 +72,7 @@ class Pipeline:
             self.ledger.forget_eni(place)
 
     def update(
-        self, sample: Sample, veths: Collection[int], *, since_start: bool
+        self, sample: Sample, veths: Collection[int], *, since_start: bool, last: bool
     ) -> tuple[float, tuple[EniUsage, ...]]:
         """Take one sample in; returns the seconds that rates cover, and every ENI.
 
@@ -80,12 +80,13 @@ class Pipeline:
             sample: The counters.
             veths: Indexes of the host-side veths there are.
             since_start: Rates over the whole time since attach, not since the last sample.
+            last: There will be no other, so nothing may wait for its name.
         """
         now_s = sample.taken_at_ns / 1e9
         tags = {origin.tag: origin for origin in sample.origins.values() if origin.tag}
         ladder = Ladder(tags, veths, self._workloads, self._cgroups)
         self._meet_branches(sample)
-        self.ledger.update(sample, ladder, now_s)
+        self.ledger.update(sample, ladder, now_s, 0.0 if last else GRACE_S)
         self._sent.update(sample.origins, self._workloads, now_s)
         begin_ns = self._started_ns if since_start else self._last_ns
         window_s = max((sample.taken_at_ns - begin_ns) / 1e9, 1e-3)

@@ -34,6 +34,38 @@ class Windows:
     history_pps: Mapping[str, tuple[float, ...]]
 
 
+class _Series:
+    """Slots of one basis, and the window that ends with each of the trailing 60 s."""
+
+    def __init__(self) -> None:
+        self._slots: deque[int] = deque(maxlen=WINDOW_SLOTS)
+        # A window that began just before the horizon and ends within it counts.
+        self._windows: deque[int] = deque(maxlen=PEAK_HORIZON_SLOTS + 1)
+        self._taken = 0
+        self.window = 0
+
+    def take(self, packets: int) -> None:
+        """The next slot."""
+        if len(self._slots) == WINDOW_SLOTS:
+            self.window -= self._slots[0]
+        self._slots.append(packets)
+        self.window += packets
+        self._windows.append(self.window)
+        self._taken += 1
+
+    @property
+    def peak(self) -> float:
+        """The highest window of the trailing 60 s."""
+        return float(max(self._windows, default=0))
+
+    @property
+    def history(self) -> tuple[float, ...]:
+        """Whole seconds counted back from the newest slot, the oldest first."""
+        whole = min(len(self._windows), self._taken - WINDOW_SLOTS + 1)
+        newest_first = list(self._windows)[::-1][: max(0, whole) : WINDOW_SLOTS]
+        return tuple(map(float, newest_first[HISTORY_S - 1 :: -1]))
+
+
 class WindowTracker:
     """Follows the slots of one ENI.
 
@@ -49,11 +81,7 @@ class WindowTracker:
         self._thresholds = dict(thresholds_pps)
         self.over_threshold_slots = dict.fromkeys(thresholds_pps, 0)
         self._next = first_slot  # the first slot not yet taken in
-        horizon = PEAK_HORIZON_SLOTS + WINDOW_SLOTS
-        self._recent: dict[str, deque[int]] = {
-            "linklocal": deque(maxlen=horizon),
-            "dns": deque(maxlen=horizon),
-        }
+        self._series = {"linklocal": _Series(), "dns": _Series()}
         self.missed_slots = 0
 
     def update(self, slots: Iterable[Slot], now_slot: int) -> Windows:
@@ -71,49 +99,23 @@ class WindowTracker:
         self._skip_silence(now_slot)
         for number in range(self._next, now_slot):
             slot = values.get(number)
-            self._recent["linklocal"].append(slot.linklocal if slot else 0)
-            self._recent["dns"].append(slot.dns if slot else 0)
-            for basis, seen in self._recent.items():
-                fresh[basis] = max(fresh[basis], float(_last_window(seen)))
-            over = _last_window(self._recent[self._basis])
+            self._series["linklocal"].take(slot.linklocal if slot else 0)
+            self._series["dns"].take(slot.dns if slot else 0)
+            for basis, series in self._series.items():
+                fresh[basis] = max(fresh[basis], float(series.window))
+            over = self._series[self._basis].window
             for threshold, pps in self._thresholds.items():
                 if over > pps:
                     self.over_threshold_slots[threshold] += 1
         self._next = max(self._next, now_slot)
         return Windows(
-            window_pps={b: float(_last_window(seen)) for b, seen in self._recent.items()},
-            peak_pps={b: float(_peak(seen)) for b, seen in self._recent.items()},
+            window_pps={b: float(series.window) for b, series in self._series.items()},
+            peak_pps={b: series.peak for b, series in self._series.items()},
             fresh_peak_pps=fresh,
-            history_pps={b: _history(seen) for b, seen in self._recent.items()},
+            history_pps={b: series.history for b, series in self._series.items()},
         )
 
     def _skip_silence(self, now_slot: int) -> None:
         """After a long sleep nothing older than the horizon matters; do not loop over it."""
         oldest = now_slot - PEAK_HORIZON_SLOTS - WINDOW_SLOTS
         self._next = max(self._next, oldest)
-
-
-def _last_window(seen: deque[int]) -> int:
-    length = len(seen)
-    return sum(seen[i] for i in range(max(0, length - WINDOW_SLOTS), length))
-
-
-def _peak(seen: deque[int]) -> int:
-    values = list(seen)
-    # A window that began just before the horizon and ends within it counts.
-    window = sum(values[:WINDOW_SLOTS])
-    peak = window
-    for leaving, entering in zip(values, values[WINDOW_SLOTS:], strict=False):
-        window += entering - leaving
-        peak = max(peak, window)
-    return peak
-
-
-def _history(seen: deque[int]) -> tuple[float, ...]:
-    """Whole seconds counted back from the newest slot."""
-    values = list(seen)
-    seconds = [
-        float(sum(values[end - WINDOW_SLOTS : end]))
-        for end in range(len(values), WINDOW_SLOTS - 1, -WINDOW_SLOTS)
-    ]
-    return tuple(reversed(seconds[:HISTORY_S]))

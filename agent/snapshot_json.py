@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .model import Count, EniUsage, Finding, Snapshot, WorkloadUsage
-from .text import clean
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -23,6 +22,7 @@ from .snapshot_reader import (
     from_json,
     loads,
 )
+from .text import clean
 
 __all__ = [
     "dumps",

@@ -16,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from .errors import NeedError
 from .inventory.enis import choose_enis, workload_veths
 from .inventory.links import Changes, Link, LinkTable
-from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, AttachError, Attacher, Hooks
+from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
 

@@ -155,8 +155,7 @@ class Attacher:
 
     def _has_clsact(self, ifindex: int) -> bool:
         return any(
-            qdisc.get_attr("TCA_KIND") == "clsact"
-            for qdisc in self._ipr.get_qdiscs(index=ifindex)
+            qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in self._ipr.get_qdiscs(index=ifindex)
         )
 
     def is_first(self, ifindex: int) -> bool:

@@ -104,8 +104,10 @@ def _receive(channel: socket.socket, deadline: float) -> tuple[dict[str, Any], l
     while not data.endswith(b"\n") and len(data) < _MAX_MESSAGE:
         if not select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
             return {"error": f"no answer within {_DEADLINE_S:.0f} s", "kind": "kernel"}, fds
-        chunk, received, _, _ = socket.recv_fds(channel, 1 << 16, 64, socket.MSG_CMSG_CLOEXEC)
+        chunk, received, _, _ = socket.recv_fds(channel, 1 << 16, 64)
         fds += received
+        for fd in received:
+            os.set_inheritable(fd, False)  # recv_fds leaves them so; others' children need none
         if not chunk:
             break
         data += chunk

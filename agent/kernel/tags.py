@@ -41,24 +41,32 @@ class TagPool:
         self._cgroup_exists = cgroup_exists
         self._still: dict[Hashable, tuple[int, float]] = {}
         self._swept_at_s = 0.0
+        self._were_veths: set[int] = set()
         maps.free_tags(range(1, layout.SETTINGS["ORIGIN_IDS"] + 1))
 
     def collect(
-        self, sample: Sample, veths: Collection[int], settled: Settled, now_s: float
+        self,
+        sample: Sample,
+        veths: Collection[int],
+        enis: Collection[int],
+        settled: Settled,
+        now_s: float,
     ) -> set[int]:
         """Give up what has ended; returns the indexes of veths of which nothing is left.
 
         Args:
             sample: The counters as last read.
             veths: Indexes of the veths that exist.
+            enis: Indexes of the ENIs that exist.
             settled: Whether everything a row has counted is charged to somebody for good.
             now_s: Monotonic seconds.
         """
+        self._were_veths.update(veths)
         dead = [o for o in sample.origins.values() if o.ifindex not in veths]
         kept = self._collect_origins(sample, dead, settled, now_s) if dead else set()
         if now_s - self._swept_at_s >= _SWEEP_EVERY_S:
             self._swept_at_s = now_s
-            self._collect_senders(sample, veths, settled, now_s)
+            self._collect_senders(sample, veths, enis, settled, now_s)
         return {origin.ifindex for origin in dead} - kept
 
     def _collect_origins(
@@ -86,21 +94,27 @@ class TagPool:
         return kept
 
     def _collect_senders(
-        self, sample: Sample, veths: Collection[int], settled: Settled, now_s: float
+        self,
+        sample: Sample,
+        veths: Collection[int],
+        enis: Collection[int],
+        settled: Settled,
+        now_s: float,
     ) -> None:
-        """Rows without a tag: of a veth that is gone, or of a local cgroup that is."""
+        """Rows of an ENI that is gone; without a tag: of a veth or a local cgroup that is."""
         for key, count in sample.senders.items():
-            if key.origin:
+            eni_gone = key.dev not in enis
+            if key.origin and not eni_gone:
                 continue
             quiet_s = self._quiet_for(key, count, now_s)
-            if quiet_s < _ENDED_CGROUP_QUIET_S or not settled(key):
+            if quiet_s < (QUIET_S if eni_gone else _ENDED_CGROUP_QUIET_S) or not settled(key):
                 continue
-            ended = (
-                key.ingress not in veths
+            sender_gone = (
+                key.ingress in self._were_veths and key.ingress not in veths
                 if key.ingress
                 else bool(key.cgroup_id) and not self._cgroup_exists(key.cgroup_id)
             )
-            if ended:
+            if eni_gone or sender_gone:
                 self._forget(key)
                 self._still.pop(key, None)
 

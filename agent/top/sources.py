@@ -113,8 +113,9 @@ async def measure(
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
             await asyncio.sleep(min(TICK_S, left_s))
-            snapshot = node.tick(since_start=True)
-        return snapshot
+            if left_s > TICK_S:
+                node.tick(since_start=True)
+        return node.tick(since_start=True, last=True)
     finally:
         await node.stop()
 

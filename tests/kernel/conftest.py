@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from eni53.inventory.links import LinkTable
 from eni53.kernel.attach import Attacher
 

@@ -41,7 +41,7 @@ _EIGHT_BYTE_UNITS[140] = "shim6"
 _FOLLOWED = 8
 
 
-class _Ends(Exception):  # noqa: N818 - a verdict on its way, not an error
+class _Ends(Exception):
     """The frame is judged already."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -149,7 +149,7 @@ def judge(frame: bytes) -> Verdict:
 
 
 def sent(frame: bytes) -> Verdict:
-    """What the veth's program must do with *frame*: it keeps classes, and no account of the rest."""
+    """What the veth's program must do with *frame*: it keeps classes and nothing else."""
     verdict = judge(frame)
     return verdict[:2] if verdict[0] == "counted" else NOTHING  # type: ignore[return-value]
 

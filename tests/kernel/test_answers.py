@@ -7,7 +7,6 @@ import struct
 import time
 
 import pytest
-
 from eni53.kernel import bpf, layout
 
 from . import frames as f

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from eni53.kernel.attach import ENI_HOOKS
+from eni53.inventory.links import LinkTable
+from eni53.kernel.attach import ENI_HOOKS, Attacher
 
 from .conftest import MakeAttacher
 from .kernel import Kernel
 from .netns import Pair, until
-
-_VICTIM = """
-import socket, sys, time
-from pathlib import Path
-from eni53.inventory.links import LinkTable
-from eni53.kernel.attach import ENI_HOOKS, Attacher
-from eni53.kernel.loader import load
-
-attacher = Attacher(LinkTable().ipr, load(), sys.argv[1], Path(sys.argv[2]))
-attacher.attach(socket.if_nametoindex("eni"), "eni", ENI_HOOKS)
-print("attached", flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -36,21 +22,28 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "qdiscs.json"
 
 
-def attach_and_die(pair: Pair, mode: str, ledger: Path) -> None:
+def attach_and_die(kernel: Kernel, pair: Pair, mode: str, ledger: Path) -> None:
     """A process of its own attaches to the ENI, and is killed."""
-    enter = ["nsenter", f"--net=/run/netns/{pair.node.name}", sys.executable, "-c", _VICTIM]
-    with subprocess.Popen([*enter, mode, str(ledger)], stdout=subprocess.PIPE) as victim:
-        assert victim.stdout is not None
+    child = os.fork()
+    if not child:
         try:
-            assert victim.stdout.readline() == b"attached\n"
+            attacher = Attacher(LinkTable().ipr, kernel.loaded, mode, ledger)
+            attacher.attach(pair.eni, "eni", ENI_HOOKS)
+            os.kill(os.getpid(), signal.SIGKILL)
         finally:
-            victim.send_signal(signal.SIGKILL)
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def test_tcx_leaves_nothing_even_when_killed(pair: Pair, ledger: Path) -> None:
+def test_tcx_leaves_nothing_even_when_killed(wired: Kernel, pair: Pair, ledger: Path) -> None:
     """The link dies with its process: no sweep is needed."""
-    attach_and_die(pair, "tcx", ledger)
-    assert until(lambda: "eni_egress" not in pair.node.enter("bpftool", "net", "show"))
+    attach_and_die(wired, pair, "tcx", ledger)
+    with pair.node.socket() as sender:
+        sender.sendto(b"question", ("10.0.0.2", 53))
+    assert until(lambda: pair.counted("udp4") == 1)
+    assert {} == wired.maps.read().senders
     assert not ledger.exists()
 
 
@@ -59,7 +52,7 @@ def test_clsact_leftovers_are_swept(
 ) -> None:
     """Filters by their name, the qdisc by the ledger; once is enough."""
     before = pair.node.traces("eni")
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     assert {str(pair.eni): "eni"} == json.loads(ledger.read_text())
     assert "eni53:eni_egress" in pair.node.traces("eni")
 
@@ -75,7 +68,7 @@ def test_a_sweep_under_tcx_removes_clsact_leftovers_too(
 ) -> None:
     """The next start may be with another mode."""
     before = pair.node.traces("eni")
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     assert 1 == make_attacher("tcx", ledger).sweep({pair.eni: "eni"})
     assert before == pair.node.traces("eni")
 
@@ -88,7 +81,7 @@ def test_a_sweep_leaves_a_qdisc_that_is_not_ours(
     filter_ = ("prio", "7", "protocol", "ip", "u32", "match", "u32", "0", "0")
     pair.node.tc("filter", "add", "dev", "eni", "egress", *filter_)
     before = pair.node.traces("eni")
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     assert not ledger.exists()
     assert 1 == make_attacher("clsact", ledger).sweep({pair.eni: "eni"})
     assert before == pair.node.traces("eni")
@@ -98,7 +91,7 @@ def test_a_sweep_keeps_our_qdisc_while_another_needs_it(
     wired: Kernel, pair: Pair, make_attacher: MakeAttacher, ledger: Path
 ) -> None:
     """Somebody put a filter on the qdisc we made: taking it away would take theirs."""
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     filter_ = ("prio", "7", "protocol", "ip", "u32", "match", "u32", "0", "0")
     pair.node.tc("filter", "add", "dev", "eni", "egress", *filter_)
     assert 1 == make_attacher("clsact", ledger).sweep({pair.eni: "eni"})
@@ -122,11 +115,11 @@ def test_a_swept_qdisc_is_forgotten(
     wired: Kernel, pair: Pair, make_attacher: MakeAttacher, ledger: Path
 ) -> None:
     """Others may make one in its place: the sweep after next must not take that for ours."""
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     make_attacher("clsact", ledger).sweep({pair.eni: "eni"})
     pair.node.tc("qdisc", "add", "dev", "eni", "clsact")
     before = pair.node.traces("eni")
-    attach_and_die(pair, "clsact", ledger)
+    attach_and_die(wired, pair, "clsact", ledger)
     make_attacher("clsact", ledger).sweep({pair.eni: "eni"})
     assert before == pair.node.traces("eni")
 

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-
 from eni53.kernel import bpf, layout
 from eni53.kernel.tags import QUIET_S, TagPool
 from eni53.model import SenderKey
@@ -179,7 +178,9 @@ class Pool:
     def collect(self, now_s: float, *, alive: bool = False, settled: bool = True) -> set[int]:
         """One look, at a moment of our choice."""
         veths = {self.veth} if alive else set()
-        return self.pool.collect(self.kernel.maps.read(), veths, lambda _: settled, now_s)
+        return self.pool.collect(
+            self.kernel.maps.read(), veths, {self.kernel.dev}, lambda _: settled, now_s
+        )
 
     @property
     def remembered(self) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from eni53.kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS
 
 from . import frames as f
@@ -136,7 +135,9 @@ def test_a_tag_travels_from_the_veth_to_the_eni(
     sent: dict[tuple[int, int], int] = {}
     for number in (1, 2):
         task = make_namespace(f"task{number}")
-        pair.node.ip("link", "add", f"v{number}", "type", "veth", "peer", "eth0", "netns", task.name)
+        pair.node.ip(
+            "link", "add", f"v{number}", "type", "veth", "peer", "eth0", "netns", task.name
+        )
         pair.node.ip("addr", "add", f"10.9.{number}.1/24", "dev", f"v{number}")
         task.ip("addr", "add", f"10.9.{number}.2/24", "dev", "eth0")
         pair.node.ip("link", "set", f"v{number}", "up")
@@ -146,7 +147,7 @@ def test_a_tag_travels_from_the_veth_to_the_eni(
         attacher.attach(veth, f"v{number}", WORKLOAD_HOOKS)
         for cgroup in cgroups:
             packets = 20 + 3 * len(sent)
-            command = f"echo $$ > {cgroup}/cgroup.procs && exec python3 -c \"$0\" {packets}"
+            command = f'echo $$ > {cgroup}/cgroup.procs && exec python3 -c "$0" {packets}'
             enter = ["nsenter", f"--net=/run/netns/{task.name}", "sh", "-c", command, _SEND]
             subprocess.run(enter, check=True)
             sent[veth, cgroup.stat().st_ino] = packets

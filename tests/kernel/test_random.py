@@ -24,7 +24,7 @@ def noise(dice: random.Random) -> bytes:
 
 
 def plausible_noise(dice: random.Random) -> bytes:
-    """Random bytes whose first steer the parser deep: version, protocol and destination are right."""
+    """Random bytes that lead the parser deep: version, protocol and destination are right."""
     body = bytearray(dice.randbytes(dice.randrange(24, 120)))
     if dice.random() < 0.4:
         body[0] = 0x40 | dice.randrange(4, 16)

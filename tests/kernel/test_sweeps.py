@@ -157,5 +157,5 @@ def test_every_port(bench: Kernel, program: str) -> None:
 
 
 def _v4(protocol: int, carried: bytes) -> bytes:
-    """An IPv4 packet to the resolver; by hand, since `frames.ipv4` is slow by the hundred thousand."""
+    """An IPv4 packet to the resolver, made faster than `frames.ipv4` does."""
     return b"\x45" + bytes(8) + bytes([protocol, 0, 0, 9, 9, 9, 9, 10, 0, 0, 2]) + carried
