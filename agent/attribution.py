@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from .inventory.cgroups import CgroupTree, workload_of_path
+from .inventory.cgroups import CONTAINER_ID, CgroupTree, workload_of_path
 from .inventory.workloads import Owner, Workloads
 from .model import UNATTRIBUTED, Origin, SenderKey, Workload
 
@@ -64,28 +64,37 @@ class Ladder:
         """Whom the packets of *key* are charged to."""
         if not key.ingress:
             return Verdict(self._local(key.cgroup_id), Rung.LOCAL)
-        origin = self.origins.get(key.origin) if key.origin else None
-        if origin is not None and key.ingress in self.veths and key.ingress != origin.ifindex:
-            # It came straight from another veth than the tag says: the tag is somebody else's
-            # mark in the same field, and the veth cannot be forged.
-            origin = None
+        origin = self._origin(key)
         if origin is not None:
-            return Verdict(self._behind(origin.ifindex, origin.cgroup_id), Rung.TAG)
-        if key.ingress in self.veths:
-            return Verdict(self._behind(key.ingress, 0), Rung.VETH, tag_lost=True)
+            owner = self.workloads.of_veth(origin.ifindex, origin.cgroup_id)
+            return Verdict(owner, Rung.TAG)
+        if self._is_veth(key.ingress):
+            return Verdict(self.workloads.of_veth(key.ingress, 0), Rung.VETH, tag_lost=True)
         return Verdict(NOBODY, Rung.NOWHERE)
 
     def settle(self, key: SenderKey) -> Owner:
         """The best that can be said of a sender that stayed without an owner for too long."""
-        origin = self.origins.get(key.origin) if key.origin else None
+        origin = self._origin(key)
         cgroup_id = origin.cgroup_id if origin is not None else key.cgroup_id
         path = self.cgroups.path_of(cgroup_id) if cgroup_id else None
         if path is None or path == "/":
             return NOBODY
-        return Owner(workload_of_path(path), path, cgroup_id)
+        workload = workload_of_path(path)
+        if origin is not None and workload.kind != "container":
+            return NOBODY  # the runtime's own socket in somebody's namespace, say; not the host's
+        return Owner(workload, path, cgroup_id)
 
-    def _behind(self, ifindex: int, cgroup_id: int) -> Owner | None:
-        return self.workloads.of_veth(ifindex, cgroup_id)
+    def _origin(self, key: SenderKey) -> Origin | None:
+        origin = self.origins.get(key.origin) if key.origin else None
+        if origin is not None and key.ingress != origin.ifindex and self._is_veth(key.ingress):
+            # It came straight from another veth than the tag says: the tag is somebody else's
+            # mark in the same field, and the veth cannot be forged.
+            return None
+        return origin
+
+    def _is_veth(self, ifindex: int) -> bool:
+        """Whether it is a workload's veth, or was one whose last packets are being reported."""
+        return ifindex in self.veths or self.workloads.knows_veth(ifindex)
 
     def _local(self, cgroup_id: int) -> Owner | None:
         if not cgroup_id:
@@ -97,6 +106,7 @@ class Ladder:
         if path is None:
             return None
         workload = workload_of_path(path)
-        if workload.kind == "container":
-            return None  # its runtime is about to tell its name
+        inside = CONTAINER_ID.search(path)
+        if inside:  # or in a cgroup below it; else its runtime is about to tell its name
+            return self.workloads.of_container(inside[1])
         return Owner(workload, path, cgroup_id)

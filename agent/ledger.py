@@ -30,8 +30,16 @@ _PENDING_ACCOUNT = (PENDING, DIRECT)
 _NEVER_END = frozenset({OTHER, UNATTRIBUTED, PENDING})
 
 
+_Credit = dict[tuple[EniId, Cell], list[tuple[Owner, int]]]
+
+
 def _cells() -> defaultdict[Cell, int]:
     return defaultdict(int)
+
+
+def _increase(before: int, now: int) -> int:
+    """By how much a counter of the kernel rose; one that fell was removed and began again."""
+    return now - before if now >= before else now
 
 
 @dataclass(slots=True)
@@ -72,7 +80,8 @@ class Ledger:
         self._seen_overflow: dict[tuple[EniId, Cell], int] = {}
         self._seen_sources: dict[tuple[int, int, str, str, str], int] = {}
         self._waiting: dict[SenderKey, _Waiting] = {}
-        self._credit: dict[tuple[EniId, Cell], list[tuple[Owner, int]]] = {}
+        self._credit: _Credit = {}
+        self._old_credit: _Credit = {}
         self._named: set[Workload] = set()
         self.rows: dict[EniId, dict[Account, Row]] = {}
         self.ended: dict[EniId, defaultdict[Cell, int]] = {}
@@ -106,6 +115,7 @@ class Ledger:
         self.ended.pop(eni, None)
         for key in [k for k in self._waiting if (k.dev, k.vlan) == eni]:
             del self._waiting[key]
+        self._count_names()
 
     def forget_sender(self, key: SenderKey) -> None:
         """A row of the kernel's count was removed there; should it come back, it starts at 0."""
@@ -132,10 +142,10 @@ class Ledger:
                 row.recent.clear()
         self._take_sources(sample, ladder)
         for key, count in sample.senders.items():
-            before = self._seen.get(key, 0)
+            delta = _increase(self._seen.get(key, 0), count)
             self._seen[key] = count
-            delta = count - before if count >= before else count
-            if delta or key in self._waiting:
+            # Senders are read before ENIs: one whose ENI is not there is left over from before.
+            if (delta or key in self._waiting) and (key.dev, key.vlan) in sample.enis:
                 self._take_sender(key, delta, ladder, now_s, grace_s)
         self._take_overflow(sample, now_s)
         self._end_rows(now_s)
@@ -158,8 +168,9 @@ class Ledger:
                 return
             owner = ladder.settle(key)
         if verdict.rung is Rung.NOWHERE:
-            packets = self._spend_credit(eni, cell, packets, now_s)
-        self._charge(eni, owner, cell, packets, min(delta, packets), now_s)
+            spent = self._spend_credit(eni, cell, delta, now_s)
+            packets, delta = packets - spent, delta - spent
+        self._charge(eni, owner, cell, packets, delta, now_s)
 
     def _charge(
         self, eni: EniId, owner: Owner, cell: Cell, packets: int, recent: int, now_s: float
@@ -188,40 +199,46 @@ class Ledger:
     def _take_sources(self, sample: Sample, ladder: Ladder) -> None:
         """Rung (d): what known addresses have sent without a tag, to be spent on rung (e).
 
-        Credit left over from the last update stays for one more: sources are read after senders.
+        Sources are read after senders, so credit may be ahead by what was sent in between: what
+        is left of it stays for one more update. No longer: it would pay for somebody else.
         """
-        kept = {key: entries for key, entries in self._credit.items() if entries}
-        self._credit = {}
+        self._old_credit, self._credit = self._credit, {}
         for source, count in sample.sources.items():
-            before = self._seen_sources.get(source, 0)
-            delta = count - before if count >= before else count
+            delta = _increase(self._seen_sources.get(source, 0), count)
             dev, vlan, address, packet_class, protocol = source
             owner = ladder.workloads.of_address(address) if delta else None
             self._seen_sources[source] = count
             if owner is not None:
                 place = ((dev, vlan), (packet_class, protocol))
-                self._credit.setdefault(place, kept.get(place, [])[:1]).append((owner, delta))
+                self._credit.setdefault(place, []).append((owner, delta))
         for gone in self._seen_sources.keys() - sample.sources.keys():
             del self._seen_sources[gone]
 
     def _spend_credit(self, eni: EniId, cell: Cell, packets: int, now_s: float) -> int:
-        """Charge what credit covers; returns the packets that nobody answers for."""
-        entries = self._credit.get((eni, cell), [])
-        while packets and entries:
-            owner, credit = entries.pop()
-            spent = min(packets, credit)
-            packets -= spent
-            if credit > spent:
-                entries.append((owner, credit - spent))
-            self._charge(eni, owner, cell, spent, spent, now_s)
-        return packets
+        """Charge what credit covers, the older first; returns how many packets it covered."""
+        left = packets
+        for credits in (self._old_credit, self._credit):
+            entries = credits.get((eni, cell), [])
+            while left and entries:
+                owner, credit = entries.pop()
+                spent = min(left, credit)
+                left -= spent
+                if credit > spent:
+                    entries.append((owner, credit - spent))
+                self._charge(eni, owner, cell, spent, spent, now_s)
+        return packets - left
 
     def _take_overflow(self, sample: Sample, now_s: float) -> None:
         for eni, counters in sample.enis.items():
             for cell, count in counters.overflow.items():
-                delta = count - self._seen_overflow.get((eni, cell), 0)
+                delta = _increase(self._seen_overflow.get((eni, cell), 0), count)
                 self._seen_overflow[eni, cell] = count
                 self._charge(eni, NOBODY, cell, delta, delta, now_s)
+        for gone in [place for place in self._seen_overflow if place[0] not in sample.enis]:
+            del self._seen_overflow[gone]
+
+    def _count_names(self) -> None:
+        self._named = {w for accounts in self.rows.values() for w, _ in accounts} - _NEVER_END
 
     def _end_rows(self, now_s: float) -> None:
         for eni, accounts in self.rows.items():
@@ -234,4 +251,4 @@ class Ledger:
                     for cell, packets in row.packets.items():
                         ended[cell] += packets
                     del accounts[account]
-                    self._named = {w for rows in self.rows.values() for w, _ in rows} - _NEVER_END
+                    self._count_names()

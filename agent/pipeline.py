@@ -46,7 +46,7 @@ class Pipeline:
         self._cgroups = cgroups
         self._started_ns = self._last_ns = started_ns
         self._enis: dict[EniId, _Followed] = {}
-        self._sent = SentLedger()
+        self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
 
     def add_eni(self, eni: Eni) -> None:

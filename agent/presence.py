@@ -53,23 +53,25 @@ def find(runtime_dir: Path) -> Agent | None:
     try:
         said = json.loads((runtime_dir / FILE).read_text())
         agent = Agent(int(said["pid"]), str(said["url"]), str(said["version"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return agent if _lives(agent.pid) else None
 
 
 def _lives(pid: int) -> bool:
+    if pid <= 0:
+        return False  # to kill() these are groups of processes
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:
         return True
-    return pid > 0
+    return True
 
 
 def make_directory(runtime_dir: Path) -> None:
-    """Create it for root alone.
+    """Create it; anybody may read it, so that `eni53 top` finds the agent without being root.
 
     Raises:
         NeedError: It cannot be made.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .model import Slot
 
 WINDOW_SLOTS = 10  # of 100 ms each: bpf/settings.h SLOT_NS
+RING_SLOTS = 64  # bpf/settings.h SLOTS
 PEAK_HORIZON_SLOTS = 600  # the trailing 60 s
 HISTORY_S = 60
 
@@ -88,17 +89,17 @@ class WindowTracker:
         """Take in every slot that has ended before *now_slot*.
 
         Args:
-            slots: The ring as read. A slot absent from it had no packets, unless it is older than
-                the ring; such slots are counted in `missed_slots` and taken as empty.
+            slots: The ring as read. A slot absent from it had no packets, unless a later one stands
+                in its place; such slots are counted in `missed_slots` and taken as empty.
             now_slot: Number of the slot in progress when the read began.
         """
         values = {slot.number: slot for slot in slots}
-        span = 64  # SLOTS of bpf/settings.h: older ones have been written over
-        self.missed_slots += max(0, now_slot - span - self._next)
+        in_place = {number % RING_SLOTS: number for number in values}
         fresh: dict[str, float] = {"linklocal": 0.0, "dns": 0.0}
         self._skip_silence(now_slot)
         for number in range(self._next, now_slot):
             slot = values.get(number)
+            self.missed_slots += in_place.get(number % RING_SLOTS, 0) > number
             self._series["linklocal"].take(slot.linklocal if slot else 0)
             self._series["dns"].take(slot.dns if slot else 0)
             for basis, series in self._series.items():

@@ -11,6 +11,7 @@
 
 #define DNS_FLAG_RESPONSE 0x80      /* QR, in the first byte of the flags */
 #define DNS_RCODE 0x0f              /* in the second */
+#define QUERY_WAIT_NS 5000000000ULL /* past it nobody waits: port and id are another query's now */
 
 struct dns_header {
     u16 id;
@@ -50,16 +51,20 @@ static __always_inline void remember_query(struct __sk_buff *skb, const struct p
     struct query *query;
     u64 hash;
 
-    if (!p->payload || bpf_skb_load_bytes(skb, p->payload, &dns, sizeof(dns)))
+    if (p->protocol != PROTOCOL_UDP ||
+        bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
         return;
     if (dns.flags & DNS_FLAG_RESPONSE)
         return;
     hash = fingerprint(skb->ifindex, p->source, p->destination, p->source_port, dns.id);
     query = query_place(hash);
-    if (!query || query->fingerprint == hash)
-        return;     /* a retransmission: latency counts from the first try */
-    if (query->fingerprint && now_ns - query->sent_ns < 5000000000ULL)
+    if (!query)
+        return;
+    if (query->fingerprint && now_ns - query->sent_ns < QUERY_WAIT_NS) {
+        if (query->fingerprint == hash)
+            return;     /* a retransmission: latency counts from the first try */
         note(STAT_QUERY_EVICTED);
+    }
     query->sent_ns = now_ns;
     query->fingerprint = hash;
 }
@@ -84,7 +89,8 @@ static __always_inline void count_answer(struct __sk_buff *skb, const struct pac
     struct query *query;
     u64 hash;
 
-    if (!p->payload || bpf_skb_load_bytes(skb, p->payload, &dns, sizeof(dns)))
+    if (p->protocol != PROTOCOL_UDP ||
+        bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
         return;
     if (!(dns.flags & DNS_FLAG_RESPONSE))
         return;

@@ -29,7 +29,7 @@ int workload_ingress(struct __sk_buff *skb)
         return NEXT;
     class = classify(&p, s);
     if (class >= 0)
-        count_origin(skb, class, s);
+        count_origin(skb, &p, class, s);
     return NEXT;
 }
 
@@ -121,7 +121,7 @@ int eni_egress(struct __sk_buff *skb)
     eni = find_eni(skb->ifindex, p.vlan);
     if (!eni)
         return NEXT;
-    packets = wire_packets(skb);
+    packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
     count_sender(skb, &p, class, eni, packets);
     count_source(skb, &p, class, packets);

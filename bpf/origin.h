@@ -23,7 +23,7 @@ static __always_inline struct origin *new_origin(struct origin_key *key)
     return origins.lookup(key);
 }
 
-static __always_inline void count_origin(struct __sk_buff *skb, int class,
+static __always_inline void count_origin(struct __sk_buff *skb, const struct packet *p, int class,
                                          const struct settings *s)
 {
     struct origin_key key = {};
@@ -39,7 +39,7 @@ static __always_inline void count_origin(struct __sk_buff *skb, int class,
         return;
     }
     if (class >= 0 && class < CLASSES)
-        __sync_fetch_and_add(&origin->sent[class], wire_packets(skb));
+        __sync_fetch_and_add(&origin->sent[class], wire_packets(skb, p));
     if (s->write_tags && origin->tag)
         skb->tc_index = origin->tag;
 }

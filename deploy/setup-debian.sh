@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # BCC and the parts of the lab. Nothing here is started: see below.
-packages="python3-bpfcc python3-venv iproute2 nftables iptables ethtool procps kmod
+packages="python3-bpfcc python3-venv bpftool iproute2 nftables iptables ethtool procps
 docker.io containerd runc unbound dnsperf dnsmasq-base busybox-static"
 
 root=""

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from ..model import Workload
@@ -17,6 +18,8 @@ from ..model import Workload
 CONTAINER_ID = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 """A container's id in its cgroup path: ``docker-<id>.scope``, ``cri-containerd-<id>.scope``, ``<id>``."""
 
+_UNITS = (".service", ".scope", ".mount", ".socket")
+_PASSING = re.compile(r"session-[^/]+\.scope|run-[^/]+\.(?:scope|service)")
 _WALK_EVERY_S = 1.0
 _MAX_CGROUPS = 50_000
 
@@ -40,10 +43,17 @@ class CgroupTree:
     Args:
         root: Mount point of cgroup v2; None when there is none: then nothing is ever found.
         clock: Monotonic seconds.
+        proc: Where procfs is mounted.
     """
 
-    def __init__(self, root: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+        proc: Path = Path("/proc"),
+    ) -> None:
         self._root = root
+        self._proc = proc
         self._clock = clock
         self._paths: dict[int, str] = {}
         self._walked_at = -_WALK_EVERY_S
@@ -79,15 +89,21 @@ class CgroupTree:
         From ``/proc/PID/cgroup`` where that can be believed: inside a private cgroup namespace it
         is relative (``/../..``), and then the id is looked for in the tree.
         """
-        path = _unified_path(pid) if pid else None
-        if path is not None and container_id in path:
+        path = _unified_path(pid, self._proc) if pid else None
+        if path is not None and container_id in path and "/.." not in path:
             inode = self.id_of(path)
             if inode is not None:
                 return path, inode
+        self._walk()
         for inode, known in list(self._paths.items()):  # another thread may walk
-            if container_id in known and known.rstrip("/").endswith((container_id, ".scope")):
+            if container_id in known.rpartition("/")[2]:
                 return known, inode
         return None
+
+    def exists(self, cgroup_id: int) -> bool:
+        """Whether it is there now; `path_of` remembers also what is gone."""
+        path = self.path_of(cgroup_id)
+        return path is not None and self.id_of(path) == cgroup_id
 
     def _walk(self) -> None:
         self._walked_at = self._clock()
@@ -123,9 +139,9 @@ class CgroupTree:
                 stack.append((entry.path, f"{path}/{entry.name}"))
 
 
-def _unified_path(pid: int) -> str | None:
+def _unified_path(pid: int, proc: Path) -> str | None:
     try:
-        text = Path(f"/proc/{pid}/cgroup").read_text()
+        text = (proc / str(pid) / "cgroup").read_text()
     except OSError:
         return None
     for line in text.splitlines():
@@ -138,11 +154,15 @@ def workload_of_path(path: str) -> Workload:
     """Who a cgroup is, when no runtime says more.
 
     A container by the short id that ``docker ps`` shows, a systemd unit by its name, anything
-    else by its whole path.
+    else by its whole path. Units that come and go with a login or a command count as their slice:
+    each would be a series that never comes back.
     """
     match = CONTAINER_ID.search(path)
     if match:
         return Workload("container", workload=match[1][:12])
     parts = [part for part in path.split("/") if part]
-    units = [part for part in parts if part.endswith((".service", ".scope", ".mount", ".socket"))]
+    lasting = list(takewhile(lambda part: not _PASSING.fullmatch(part), parts))
+    units = [part for part in lasting if part.endswith(_UNITS)]
+    if not units and len(lasting) < len(parts):
+        units = lasting
     return Workload("host", workload=units[-1] if units else path)

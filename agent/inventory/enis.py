@@ -61,7 +61,8 @@ def choose_enis(
     """
     links = sorted(links, key=lambda link: link.index)
     if wanted:
-        return tuple(_named(links, name) for name in dict.fromkeys(wanted))
+        found = {link.index: link for link in (_named(links, name) for name in wanted)}
+        return tuple(found[index] for index in sorted(found))
     candidates = [link for link in links if not link.loopback and link.kind not in _NEVER]
     enis = [
         link for link in candidates if not link.kind and driver_of(link.name) in ENI_DRIVERS

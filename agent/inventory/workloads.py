@@ -7,6 +7,7 @@ without a socket, an old one) still belongs to the namespace's owner.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ PAUSE = "~internal~ecs~pause"
 """Name of the container that only holds the namespace of an ECS awsvpc task."""
 
 _MAX_ENDED = 4096
+_MAX_ENDED_TOGETHER = 64  # in one namespace: a pod's container may crash for days
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,67 +54,145 @@ class Owner:
     cgroup_id: int | None = None
 
 
+class _Namespace:
+    """One life of a network namespace: its numbers are given to the next one at once."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Container] = {}
+        self.ended: dict[str, Container] = {}
+
+    def owner(self, cgroup_id: int | None) -> Owner:
+        """Whose it is; with the container when the cgroup, or being the only one, tells it."""
+        for member in (*self.running.values(), *self.ended.values()):
+            if cgroup_id and member.cgroup_id == cgroup_id and not _only_holds(member):
+                return Owner(member.workload, member.cgroup, member.cgroup_id)
+        present = list((self.running or self.ended).values())
+        real = [member for member in present if not _only_holds(member)]
+        if len(real) == 1:
+            return Owner(real[0].workload, real[0].cgroup, real[0].cgroup_id)
+        # Plain containers that share a namespace are workloads of their own: the first one, whose
+        # namespace it is, stands for them.
+        return Owner(replace(present[0].workload, container=""))
+
+
+def _only_holds(container: Container) -> bool:
+    """Whether it is there to hold the namespace of a task or a pod, and sends nothing itself."""
+    workload = container.workload
+    return workload.container == PAUSE or (workload.kind == "pod" and not workload.container)
+
+
 class Workloads:
     """Containers, running and lately ended, and the veths that lead to them."""
 
     def __init__(self) -> None:
-        self._containers: dict[str, Container] = {}
+        self._running: dict[str, Container] = {}
         self._ended: dict[str, Container] = {}
-        self._veth_netns: dict[int, int] = {}
+        self._names: Counter[Workload] = Counter()
+        self._by_cgroup: dict[int, Container] = {}
+        self._namespaces: dict[int, _Namespace] = {}  # by inode, of running containers
+        self._behind: dict[int, _Namespace] = {}  # by veth, gone ones included
         self._veth_nsid: dict[int, int] = {}
 
     # --- what the sources say ---------------------------------------------------------------
 
     def add(self, container: Container) -> None:
-        """A container runs. Binds every veth that leads to its namespace now."""
-        self._containers[container.id] = container
+        """A container runs. Every veth that leads to its namespace now is its own."""
+        known = self._running.get(container.id)
+        if known is not None and known.netns != container.netns:
+            self.end(container.id)  # it was restarted, and nobody told us of the end
+        elif known is not None:
+            self._names[_whole(known)] -= 1
         self._ended.pop(container.id, None)
-        self._bind(container)
+        self._running[container.id] = container
+        self._names[_whole(container)] += 1
+        if container.cgroup_id is not None:
+            self._by_cgroup[container.cgroup_id] = container
+        if container.netns is None or container.host_network:
+            return
+        namespace = self._namespaces.setdefault(container.netns, _Namespace())
+        namespace.ended.pop(container.id, None)
+        namespace.running[container.id] = container
+        for ifindex, nsid in self._veth_nsid.items():
+            if nsid == container.netns_id:
+                self._behind[ifindex] = namespace
 
     def end(self, container_id: str) -> None:
         """A container has ended; it keeps its name for the packets it has sent."""
-        container = self._containers.pop(container_id, None)
+        container = self._running.pop(container_id, None)
         if container is None:
             return
-        self._ended[container_id] = container
-        while len(self._ended) > _MAX_ENDED:
-            self._ended.pop(next(iter(self._ended)))
+        self._names[_whole(container)] -= 1
+        self._names += Counter()  # drops what is zero
+        _keep(self._ended, container, _MAX_ENDED, self._forget_cgroup)
+        namespace = self._namespaces.get(container.netns or 0)
+        if namespace is None or namespace.running.pop(container_id, None) is None:
+            return
+        _keep(namespace.ended, container, _MAX_ENDED_TOGETHER)
+        if not namespace.running and container.netns is not None:
+            # Whoever gets this inode next starts a life of its own; veths still lead to this one.
+            del self._namespaces[container.netns]
 
     @property
     def running(self) -> frozenset[str]:
         """Ids of the containers that run."""
-        return frozenset(self._containers)
+        return frozenset(self._running)
 
     def is_running(self, workload: Workload) -> bool:
         """Whether any container of *workload*, in the ledger's sense, still runs."""
-        wanted = replace(workload, container="")
-        return any(replace(c.workload, container="") == wanted for c in self._containers.values())
+        return self._names[replace(workload, container="")] > 0
 
     def veth_appeared(self, ifindex: int, netns_id: int) -> None:
-        """A veth leads to namespace *netns_id*. That number is reused once the namespace is gone."""
+        """A veth leads to namespace *netns_id*.
+
+        That number may have been another namespace's a moment ago, whose containers' end we have
+        yet to hear of. So nobody is bound here: either a container that is added says it is in
+        there, or the first packet finds one that still runs (`_namespace_of`).
+        """
         if self._veth_nsid.get(ifindex) != netns_id:
             self._veth_nsid[ifindex] = netns_id
-            self._veth_netns.pop(ifindex, None)
-        for container in self._containers.values():
-            self._bind(container)
+            self._behind.pop(ifindex, None)
 
     def veth_gone(self, ifindex: int) -> None:
         """A veth is gone; what it was bound to stays, for its packets are still being reported."""
+        self._namespace_of(ifindex)
         self._veth_nsid.pop(ifindex, None)
+        gone = [index for index in self._behind if index not in self._veth_nsid]
+        for index in gone[:-_MAX_ENDED]:  # most veths never sent us a packet to report
+            del self._behind[index]
 
     def forget_veth(self, ifindex: int) -> None:
         """Every packet of a veth that is gone has been reported."""
         if ifindex not in self._veth_nsid:
-            self._veth_netns.pop(ifindex, None)
+            self._behind.pop(ifindex, None)
 
-    def _bind(self, container: Container) -> None:
-        if container.netns is None or container.netns_id is None or container.host_network:
-            return
-        for ifindex, nsid in self._veth_nsid.items():
-            if nsid == container.netns_id:
-                self._veth_netns[ifindex] = container.netns
+    def _forget_cgroup(self, container: Container) -> None:
+        if container.cgroup_id and self._by_cgroup.get(container.cgroup_id) is container:
+            del self._by_cgroup[container.cgroup_id]
+
+    def _namespace_of(self, ifindex: int) -> _Namespace | None:
+        """What a veth leads to; one that appeared after its container is bound here."""
+        namespace = self._behind.get(ifindex)
+        nsid = self._veth_nsid.get(ifindex)
+        if namespace is not None or nsid is None:
+            return namespace
+        for container in reversed(self._running.values()):
+            if container.netns_id == nsid and container.netns in self._namespaces:
+                candidate = self._namespaces[container.netns]
+                if not self._lost_its_veths(candidate):
+                    self._behind[ifindex] = candidate
+                    return candidate
+        return None
+
+    def _lost_its_veths(self, namespace: _Namespace) -> bool:
+        """Whether it had veths and has none now: probably dead, and its number somebody else's."""
+        had = [index for index, behind in self._behind.items() if behind is namespace]
+        return bool(had) and not any(index in self._veth_nsid for index in had)
 
     # --- what attribution asks --------------------------------------------------------------
+
+    def knows_veth(self, ifindex: int) -> bool:
+        """Whether it is known who is behind a veth, be it there still or gone."""
+        return self._namespace_of(ifindex) is not None
 
     def of_veth(self, ifindex: int, cgroup_id: int | None) -> Owner | None:
         """Owner of packets from a veth; None when nobody is known to be behind it (yet).
@@ -121,37 +201,36 @@ class Workloads:
             ifindex: The host's end.
             cgroup_id: Of the sending socket; None or foreign: the owner without a container.
         """
-        netns = self._veth_netns.get(ifindex)
-        if netns is None:
-            return None
-        members = self._members(lambda c: c.netns == netns)
-        if not members:
-            return None
-        for member in members:
-            if cgroup_id and member.cgroup_id == cgroup_id:
-                return Owner(member.workload, member.cgroup, member.cgroup_id)
-        real = [m for m in members if m.workload.container != PAUSE] or members
-        if len(real) == 1:
-            return Owner(real[0].workload, real[0].cgroup, real[0].cgroup_id)
-        # Plain containers that share a namespace are workloads of their own: the first one, whose
-        # namespace it is, stands for them.
-        return Owner(replace(members[0].workload, container=""))
+        namespace = self._namespace_of(ifindex)
+        return namespace.owner(cgroup_id) if namespace is not None else None
 
     def of_cgroup(self, cgroup_id: int) -> Owner | None:
         """Owner of a local sender's cgroup; None when no container has it."""
-        for member in self._members(lambda c: c.cgroup_id == cgroup_id):
-            return Owner(member.workload, member.cgroup, member.cgroup_id)
-        return None
+        member = self._by_cgroup.get(cgroup_id)
+        return Owner(member.workload, member.cgroup, member.cgroup_id) if member else None
+
+    def of_container(self, container_id: str) -> Owner | None:
+        """Owner by the container's id, for a cgroup that is below the container's own."""
+        member = self._running.get(container_id) or self._ended.get(container_id)
+        return Owner(member.workload, member.cgroup, member.cgroup_id) if member else None
 
     def of_address(self, address: str) -> Owner | None:
         """Owner of an un-NATed source address; None when unknown or not of one workload alone."""
-        members = [c for c in self._containers.values() if address in c.addresses]
-        owners = {replace(member.workload, container="") for member in members}
-        if len(owners) != 1:
-            return None
-        return Owner(owners.pop())
+        owners = {_whole(c) for c in self._running.values() if address in c.addresses}
+        return Owner(owners.pop()) if len(owners) == 1 else None
 
-    def _members(self, wanted: Callable[[Container], bool]) -> list[Container]:
-        """Running ones first, in the order in which they started; then those that ended."""
-        running = [c for c in self._containers.values() if wanted(c)]
-        return running or [c for c in self._ended.values() if wanted(c)]
+
+def _whole(container: Container) -> Workload:
+    return replace(container.workload, container="")
+
+
+def _keep(
+    ended: dict[str, Container],
+    container: Container,
+    most: int,
+    dropped: Callable[[Container], None] = lambda _: None,
+) -> None:
+    """Remember *container*, and no more than the *most* that ended last."""
+    ended[container.id] = container
+    while len(ended) > most:
+        dropped(ended.pop(next(iter(ended))))

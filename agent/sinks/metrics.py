@@ -23,6 +23,9 @@ from ..text import clean
 
 _ENI = ("eni", "mac", "interface")
 _WORKLOAD = ("kind", "namespace", "workload", "container")
+_MAX_NAME = (
+    600  # a task's name is family:revision/id, of at most 256 each, and the id tells it apart
+)
 _RCODES = ("noerror", "formerr", "servfail", "nxdomain", "notimp", "refused")
 
 
@@ -70,9 +73,9 @@ def _eni(usage: EniUsage) -> tuple[str, ...]:
 def _owner(workload: Workload) -> tuple[str, ...]:
     return (
         workload.kind,
-        clean(workload.namespace),
-        clean(workload.workload),
-        clean(workload.container),
+        clean(workload.namespace, _MAX_NAME),
+        clean(workload.workload, _MAX_NAME),
+        clean(workload.container, _MAX_NAME),
     )
 
 
@@ -131,14 +134,17 @@ def _workload_families(snapshot: Snapshot) -> Iterator[Metric]:
     )
     # Two names may look the same once cleaned, and a scrape may not repeat a series.
     totals: defaultdict[tuple[str, ...], int] = defaultdict(int)
+    ended_totals: defaultdict[tuple[str, ...], int] = defaultdict(int)
     for usage in snapshot.enis:
         eni = clean(usage.eni.label)
-        ended.add_metric((eni,), usage.ended_packets)
+        ended_totals[(eni,)] += usage.ended_packets
         for row in usage.workloads:
             for packet_class, count in row.classes.items():
                 totals[eni, *_owner(row.workload), packet_class, row.via] += count.packets
     for labels, total in totals.items():
         packets.add_metric(labels, total)
+    for labels, total in ended_totals.items():
+        ended.add_metric(labels, total)
     totals.clear()
     for (workload, packet_class), number in snapshot.sent.items():
         totals[*_owner(workload), packet_class] += number
@@ -208,8 +214,11 @@ def _agent_families(health: Health) -> Iterator[Metric]:
         "Failures, each of which cost one tick or one source.",
         labels=("stage", "reason"),
     )
+    failures: defaultdict[tuple[str, str], int] = defaultdict(int)
     for (stage, reason), count in health.errors.items():
-        errors.add_metric((stage, clean(reason)), count)
+        failures[stage, clean(reason)] += count
+    for labels, count in failures.items():
+        errors.add_metric(labels, count)
     yield errors
     for name, text, value in (
         ("resolver_known", "Whether the VPC's resolver address is known.", health.resolver_known),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from eni53.kernel import bpf
 from eni53.kernel.loader import load
 from eni53.kernel.maps import Maps
+
 from tests.kernel import frames
 
 from . import wrapper
@@ -58,8 +59,9 @@ PACKETS = {
 }
 BORING = ("TCP 443, 1400 B", "UDP 443, 1200 B", "ARP")
 
-# Best slices above empty / medians, elsewhere: kernel 6.18, 2 cores, otherwise idle; peers' programs
-# built from their public sources with documented defaults, without their user-space sides.
+# Best slices above empty / medians, measured elsewhere: kernel 6.18, 2 cores, otherwise idle;
+# peers' programs built from their public sources with documented defaults, without user-space.
+_PEERS_HEADER = ("program", "DNS query", "DNS answer", "TCP 443", "query + answer")
 PEERS = (
     ("NetObserv flows, DNS tracking", "357 / 419", "321 / 402", "177 / 214", "509 / 601"),
     ("Retina packetparser", "503 / 586", "447 / 560", "505 / 621", "475 / 568"),
@@ -100,6 +102,10 @@ class Times:
     def add(self, name: str, ns: float) -> None:
         """One slice of *name*."""
         self._rounds[name][-1].append(ns)
+
+    def forget(self) -> None:
+        """Nothing so far counts."""
+        self._rounds.clear()
 
     def cost(self, name: str, empty: str) -> Cost:
         """*name* above *empty*."""
@@ -143,9 +149,7 @@ def _path(wrapped: dict[str, int]) -> Slice:
             for leg, ingress, packet in legs:
                 context = _context(mark, ingress)
                 name = leg + suffix
-                times.add(
-                    name, bpf.test_run(wrapped[name], PACKETS[packet], PATH_RUNS, context)[1]
-                )
+                times.add(name, bpf.test_run(wrapped[name], PACKETS[packet], PATH_RUNS, context)[1])
 
     return run
 
@@ -189,7 +193,7 @@ def measure() -> Times:
         times.begin_round(names)
         for run in (*slices.values(), path):
             run(times)  # warm: origins made, caches filled
-        times._rounds.clear()
+        times.forget()
         for _ in range(ROUNDS):
             times.begin_round(names)
             random.shuffle(order)
@@ -216,10 +220,9 @@ def section() -> Section:
         ["**query of a container, both programs**", str(sent + query)],
         ["**query and answer, all three**", str(sent + query + answer)],
     ]
-    pairs = str(query + answer)
     peers = [
         ["**eni53 at the ENI** (this run)", str(query), str(answer),
-         str(costs["eni_egress", "TCP 443, 1400 B"]), pairs],
+         str(costs["eni_egress", "TCP 443, 1400 B"]), str(query + answer)],
         ["**eni53, veth and ENI** (this run)", str(sent + query), str(answer),
          str(costs["workload_ingress", "TCP 443, 1400 B"] + costs["eni_egress", "TCP 443, 1400 B"]),
          str(sent + query + answer)],
@@ -250,7 +253,7 @@ def section() -> Section:
             "Beside peers. Theirs were measured **elsewhere** (kernel 6.18, 2 cores, idle, the same"
             " packets and method), without their user-space sides; compare the order of magnitude,"
             " not the digits:\n\n"
-            f"{_indent(table(['program', 'DNS query', 'DNS answer', 'TCP 443', 'query + answer'], peers))}",
+            f"{_indent(table(_PEERS_HEADER, peers))}",
         ],
         aims=[
             Aim("a packet that is not DNS, worst program and packet", worst, 5, "ns"),

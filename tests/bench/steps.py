@@ -95,7 +95,7 @@ class Busy:
     def tick(self) -> Snapshot:
         """What `Node.tick` does of it."""
         sample = replace(self.maps.read(), taken_at_ns=self._now_ns)
-        _, enis = self.pipeline.update(sample, self.veths, since_start=False)
+        _, enis = self.pipeline.update(sample, self.veths, since_start=False, last=False)
         return Snapshot("node", time.time(), 1.0, enis, sent=self.pipeline.sent)
 
 

@@ -96,7 +96,7 @@ from pathlib import Path
 from eni53.kernel.loader import load
 loaded = load()
 maps = Path("/proc/self/maps").read_text().lower()
-print([word for word in ("llvm", "clang", "bcc") if word in maps])
+print([word for word in ("llvm", "clang", "libbcc") if word in maps])
 print("bcc" in sys.modules)
 print(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 """

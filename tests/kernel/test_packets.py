@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,12 +99,32 @@ def _mac(pair: Pair) -> bytes:
     return bytes.fromhex(words[2].replace(":", ""))
 
 
-_SEND = """
-import socket, sys
-sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for _ in range(int(sys.argv[1])):
-    sender.sendto(b"question", ("10.0.0.2", 53))
-"""
+@MODES
+def test_a_branch_eni_rides_on_its_trunk(
+    wired: Kernel, pair: Pair, make_attacher: MakeAttacher, mode: str
+) -> None:
+    """A tag that the kernel took out of the frame still names the branch: the outer one of two.
+
+    Each device that receives takes one out; a bridge carries the frame on to the ENI.
+    """
+    make_attacher(mode).attach(pair.eni, "eni", ENI_HOOKS[:1])
+    node = pair.node
+    node.ip("link", "add", "v0", "type", "veth", "peer", "name", "p0")
+    node.ip("link", "add", "br0", "type", "bridge")
+    for name in ("v0", "eni"):
+        node.ip("link", "set", name, "master", "br0")
+    for name in ("p0", "v0", "br0"):
+        node.ip("link", "set", name, "up")
+    outer, inner, priority = (f.QINQ, 12), (f.VLAN, 11), (f.VLAN, 0xE000)
+    for tags in ([], [inner], [outer, inner], [priority, inner], [priority]):
+        frame = f.ipv4(f.udp(), f.UDP, "10.0.0.2", tags=tags)
+        with inside(node.name), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("p0", 0))
+            raw.send(frame)
+    found = Counter[int]()
+    for key, packets in wired.maps.read().senders.items():
+        found[key.vlan] += packets
+    assert {0: 2, 11: 2, 12: 1} == dict(found)
 
 
 @pytest.fixture
