@@ -93,7 +93,7 @@ class Ladder:
         return origin
 
     def _is_veth(self, ifindex: int) -> bool:
-        """Whether it is a workload's veth, or was one whose last packets are being reported."""
+        """Whether packets by it are a workload's; `veths` knows them a little earlier."""
         return ifindex in self.veths or self.workloads.knows_veth(ifindex)
 
     def _local(self, cgroup_id: int) -> Owner | None:

@@ -127,7 +127,7 @@ class Node:
         self._tags = TagPool(
             self._maps,
             self._pipeline.ledger.forget_sender,
-            lambda cgroup_id: self._cgroups.path_of(cgroup_id) is not None,
+            self._cgroups.exists,
         )
         self._rewired(await self._on_netlink(self._wiring.start))
         self._loop.add_reader(self._events.socket, self._links_changed)
@@ -235,7 +235,8 @@ class Node:
 
     def listed(self, containers: tuple[DockerContainer, ...]) -> None:
         """All containers there are; those that ended unseen are ended now."""
-        described = [self._describe(c) for c in containers if c.pid]
+        # Docker lists the newest first; of those that share a namespace the oldest made it.
+        described = [self._describe(c) for c in reversed(containers) if c.pid]
 
         def take() -> None:
             for gone in self._workloads.running - {c.id for c in described}:

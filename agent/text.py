@@ -9,7 +9,7 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def clean(name: str, limit: int = MAX_NAME) -> str:
-    r"""*name* with every control, format and unassigned character written out: ``\x1b``, ``\u202e``.
+    r"""*name* with its control, format and unassigned characters written out: ``\x1b``, ``\u202e``.
 
     A container may call itself anything; an escape sequence in its name must not move the cursor
     of the person reading it, and a megabyte of name must not fill a label.

@@ -33,22 +33,25 @@ int workload_ingress(struct __sk_buff *skb)
     return NEXT;
 }
 
-static __always_inline struct eni *find_eni(u32 dev, u32 vlan)
+static __always_inline struct eni *find_eni(u32 dev, struct packet *p)
 {
-    struct eni_key key = { .dev = dev, .vlan = vlan };
+    struct eni_key key = { .dev = dev, .vlan = p->vlan };
     struct eni *eni = enis.lookup(&key), *blank;
     u32 zero = 0;
 
-    if (eni || !vlan)
+    if (eni || !p->vlan)
         return eni;
     /* A branch ENI on its trunk: the first packet makes it known. */
     blank = new_eni.lookup(&zero);
     if (blank)
         enis.insert(&key, blank);
     eni = enis.lookup(&key);
-    if (!eni)
-        note(STAT_ENI_FULL);
-    return eni;
+    if (eni)
+        return eni;
+    /* No room to tell it apart: counted with its trunk, rather than nowhere. */
+    note(STAT_ENI_FULL);
+    key.vlan = p->vlan = 0;
+    return enis.lookup(&key);
 }
 
 static __always_inline void count_sender(struct __sk_buff *skb, const struct packet *p, int class,
@@ -118,7 +121,7 @@ int eni_egress(struct __sk_buff *skb)
     class = classify(&p, s);
     if (class < 0 || class >= CLASSES)
         return NEXT;
-    eni = find_eni(skb->ifindex, p.vlan);
+    eni = find_eni(skb->ifindex, &p);
     if (!eni)
         return NEXT;
     packets = wire_packets(skb, &p);

@@ -16,7 +16,7 @@ enum stat {
     STAT_ORIGIN_EXHAUSTED,  /* no free origin tag: the packet went on without one */
     STAT_ORIGIN_FULL,       /* no room to remember another veth and cgroup */
     STAT_SENDER_FULL,       /* no room for another sender: counted in the ENI's overflow */
-    STAT_ENI_FULL,          /* no room for another branch ENI: counted nowhere else */
+    STAT_ENI_FULL,          /* no room for another branch ENI: counted with its trunk */
     STAT_QUERY_EVICTED,     /* a waiting query lost its place to another */
     STATS,
 };

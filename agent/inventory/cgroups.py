@@ -16,7 +16,8 @@ from pathlib import Path
 from ..model import Workload
 
 CONTAINER_ID = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope)?(?:/|$)")
-"""A container's id in its cgroup path: ``docker-<id>.scope``, ``cri-containerd-<id>.scope``, ``<id>``."""
+"""A container's id in its cgroup path: ``docker-<id>.scope``, ``cri-containerd-<id>.scope``,
+``<id>``."""
 
 _UNITS = (".service", ".scope", ".mount", ".socket")
 _PASSING = re.compile(r"session-[^/]+\.scope|run-[^/]+\.(?:scope|service)")

@@ -27,7 +27,7 @@ _ETHTOOL_GDRVINFO = 0x3
 def driver(interface: str) -> str | None:
     """Name of the kernel driver behind an interface, as ethtool tells it; None when it does not.
 
-    Sysfs would do on a host, but it shows the namespace it was mounted in and not the one we are in.
+    Sysfs would do on a host, but it shows the namespace it was mounted in, not the one we are in.
     """
     request = struct.pack("=I192x", _ETHTOOL_GDRVINFO)
     buffer = bytearray(request)

@@ -1,4 +1,4 @@
-"""Follows one container runtime in a thread and reports what runs, what ends, and whether it answers.
+"""Follows one container runtime in a thread: what runs, what ends, and whether it answers.
 
 Docker for now. The runtime is a convenience: without it every packet is still counted, and named
 by its cgroup.

@@ -92,6 +92,7 @@ class Workloads:
         self._namespaces: dict[int, _Namespace] = {}  # by inode, of running containers
         self._behind: dict[int, _Namespace] = {}  # by veth, gone ones included
         self._veth_nsid: dict[int, int] = {}
+        self._gone: dict[int, None] = {}  # veths, the one that went first in front
 
     # --- what the sources say ---------------------------------------------------------------
 
@@ -109,7 +110,11 @@ class Workloads:
             self._by_cgroup[container.cgroup_id] = container
         if container.netns is None or container.host_network:
             return
-        namespace = self._namespaces.setdefault(container.netns, _Namespace())
+        namespace = self._namespaces.get(container.netns)
+        if namespace is None or (
+            container.id not in namespace.running and self._lost_its_veths(namespace)
+        ):
+            namespace = self._namespaces[container.netns] = _Namespace()
         namespace.ended.pop(container.id, None)
         namespace.running[container.id] = container
         for ifindex, nsid in self._veth_nsid.items():
@@ -150,19 +155,21 @@ class Workloads:
         """
         if self._veth_nsid.get(ifindex) != netns_id:
             self._veth_nsid[ifindex] = netns_id
+            self._gone.pop(ifindex, None)
             self._behind.pop(ifindex, None)
 
     def veth_gone(self, ifindex: int) -> None:
         """A veth is gone; what it was bound to stays, for its packets are still being reported."""
         self._namespace_of(ifindex)
         self._veth_nsid.pop(ifindex, None)
-        gone = [index for index in self._behind if index not in self._veth_nsid]
-        for index in gone[:-_MAX_ENDED]:  # most veths never sent us a packet to report
-            del self._behind[index]
+        self._gone[ifindex] = None
+        while len(self._gone) > _MAX_ENDED:  # one that never sent anything is never reported
+            self.forget_veth(next(iter(self._gone)))
 
     def forget_veth(self, ifindex: int) -> None:
         """Every packet of a veth that is gone has been reported."""
         if ifindex not in self._veth_nsid:
+            self._gone.pop(ifindex, None)
             self._behind.pop(ifindex, None)
 
     def _forget_cgroup(self, container: Container) -> None:
@@ -191,8 +198,8 @@ class Workloads:
     # --- what attribution asks --------------------------------------------------------------
 
     def knows_veth(self, ifindex: int) -> bool:
-        """Whether it is known who is behind a veth, be it there still or gone."""
-        return self._namespace_of(ifindex) is not None
+        """Whether it is a workload's veth, or was one whose last packets are being reported."""
+        return ifindex in self._veth_nsid or ifindex in self._gone
 
     def of_veth(self, ifindex: int, cgroup_id: int | None) -> Owner | None:
         """Owner of packets from a veth; None when nobody is known to be behind it (yet).

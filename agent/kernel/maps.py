@@ -66,9 +66,11 @@ class Maps:
         if bpf.map_lookup(self._fds["enis"], key, size) is None:
             bpf.map_update(self._fds["enis"], key, bytes(size))
 
-    def remove_eni(self, dev: int, vlan: int = 0) -> None:
-        """Forget an interface that is gone."""
-        bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
+    def remove_eni(self, dev: int) -> None:
+        """Forget an interface that is gone, with the branch ENIs that were met on it."""
+        for (found, vlan), _ in list(self._rows("enis")):
+            if found == dev:
+                bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
 
     def add_veth(self, ifindex: int) -> None:
         """Say that packets from this interface have an owner even without a tag."""

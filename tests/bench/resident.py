@@ -296,6 +296,8 @@ def sections(say: Say) -> list[Section]:
                 "Counting begins before that, as soon as the ENIs are attached to. With tcx the"
                 " kernel waits for an RCU grace period at every attachment, about 12 ms here, so"
                 " 200 veths take seconds whoever attaches to them.",
+                "The metadata service is asked meanwhile, for every ENI one after the other, and"
+                " the first snapshot waits for its answer.",
             ],
             aims=[
                 Aim("first snapshot after the start, no workloads", starts, 1.5, "s"),

@@ -41,7 +41,7 @@ OF_UPDATE = (LEDGER, SENT, WINDOWS, USAGE)
 METRICS, JSON = "one scrape of `/metrics`", "one `/api/v1/snapshot`"
 _FIRST_VETH = 1000
 _WORDS = layout.ENI.packer.size // 8
-_SLOTS_AT = _WORDS - layout.SLOTS * 5
+_SLOTS_AT = next(at for name, at, _ in layout.ENI.offsets() if name == "slots") // 8
 """Where the ring begins in ``struct eni``, in words."""
 
 
@@ -88,7 +88,8 @@ class Busy:
         for number in range(now - layout.SLOTS + 1, now + 1):
             at = number % layout.SLOTS * 5
             ring[at : at + 5] = [number, 7, 0, 7, 0]
-        value = layout.ENI.packer.pack(*[0] * _SLOTS_AT, *ring)
+        rest = _WORDS - _SLOTS_AT - len(ring)
+        value = layout.ENI.packer.pack(*[0] * _SLOTS_AT, *ring, *[0] * rest)
         for dev in range(1, ENIS + 1):
             bpf.map_update(self._loaded.maps["enis"], layout.ENI_KEY.packer.pack(dev, 0), value)
 

@@ -10,7 +10,8 @@ import time
 
 def test_demo_runs_and_warns_before_the_first_drop() -> None:
     """Under a minute, five lines of summary, counts that agree, a warning before the first drop,
-    and a lab that is gone."""
+    and a lab that is gone.
+    """
     begun_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.lab.demo"],

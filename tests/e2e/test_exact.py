@@ -34,7 +34,8 @@ def finish(*senders: object) -> list[int]:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_hundred_thousand_at_full_speed(lab: Lab, mode: str) -> None:
     """Two tasks and the host at once, UDP at full speed, IPv4 and IPv6: every packet counted once,
-    on the right one, as an nftables counter in the VPC saw it."""
+    on the right one, as an nftables counter in the VPC saw it.
+    """
     one, two = lab.run_task("checkout"), lab.run_task("search")
     with Agent(lab, env={"ENI53_ATTACH": mode}) as agent:
         before = lab.counters()
@@ -101,7 +102,8 @@ def test_tcp_and_every_class(lab: Lab, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_first_packet_of_a_new_container(lab: Lab, mode: str) -> None:
     """A container whose first act is to ask is charged for that very packet, also when it has
-    ended before anybody could look at it twice."""
+    ended before anybody could look at it twice.
+    """
     with Agent(lab, env={"ENI53_ATTACH": mode}) as agent:
         before = lab.counters()
         started = []
@@ -121,7 +123,8 @@ def test_first_packet_of_a_new_container(lab: Lab, mode: str) -> None:
 
 def test_embedded_resolver_of_a_user_defined_network(lab: Lab) -> None:
     """Docker's own resolver asks from the container's namespace with dockerd's cgroup; the task it
-    asks for is charged."""
+    asks for is charged.
+    """
     lab.docker("network", "create", "shop")
     try:
         one = lab.run_task("checkout", network="shop")

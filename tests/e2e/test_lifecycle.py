@@ -65,8 +65,9 @@ def test_sigterm_leaves_nothing(lab: Lab, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_after_kill_the_next_start_replaces_what_was_left(lab: Lab, mode: str) -> None:
-    """kill -9 leaves clsact filters; the next start counts each packet once all the same, and its
-    own SIGTERM leaves nothing, the dead one's qdiscs included."""
+    """Kill -9 leaves clsact filters; the next start counts each packet once all the same, and its
+    own SIGTERM leaves nothing, the dead one's qdiscs included.
+    """
     one = lab.run_task("checkout")
     before = traces(lab)
     programs = still_counting(lab)
@@ -87,7 +88,8 @@ def test_after_kill_the_next_start_replaces_what_was_left(lab: Lab, mode: str) -
 @pytest.mark.parametrize("mode", MODES)
 def test_filters_of_others_are_never_touched(lab: Lab, mode: str) -> None:
     """A qdisc and a filter that were there before, and a filter that came while we ran, are there
-    afterwards as they were."""
+    afterwards as they were.
+    """
     one = lab.run_task("checkout")
     foreign = [sys.executable, str(HERE / "foreign.py"), "ens5"]
     try:

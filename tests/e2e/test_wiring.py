@@ -63,9 +63,7 @@ def test_two_containers_of_one_task_are_told_apart(lab: Lab) -> None:
     """Containers that share a namespace are told apart by their cgroups, to the packet."""
     task_id = "0123456789abcdef0123456789abcdef"
     web = lab.run_task("shop", container="web", task_id=task_id)
-    side = lab.run_task(
-        "shop", container="sidecar", task_id=task_id, network=f"container:{web.id}"
-    )
+    side = lab.run_task("shop", container="sidecar", task_id=task_id, network=f"container:{web.id}")
     with Agent(lab) as agent:
         web.send("udp", "--to", RESOLVER, "--count", "211")
         side.send("udp", "--to", RESOLVER, "--count", "89")

@@ -75,8 +75,8 @@ class Kernel:
             self.maps.forget_sender(key)
         for place in sample.origins:
             self.maps.forget_origin(*place)
-        for dev, vlan in sample.enis:
-            self.maps.remove_eni(dev, vlan)
+        for dev in {dev for dev, _ in sample.enis}:
+            self.maps.remove_eni(dev)
         for vlan in (0, *vlans):
             self.maps.add_eni(self.dev, vlan)
 

@@ -117,14 +117,23 @@ def test_a_branch_eni_rides_on_its_trunk(
         node.ip("link", "set", name, "up")
     outer, inner, priority = (f.QINQ, 12), (f.VLAN, 11), (f.VLAN, 0xE000)
     for tags in ([], [inner], [outer, inner], [priority, inner], [priority]):
-        frame = f.ipv4(f.udp(), f.UDP, "10.0.0.2", tags=tags)
+        frame = f.ipv6(f.udp(), f.UDP, "fd00:ec2::253", tags=tags)
         with inside(node.name), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind(("p0", 0))
             raw.send(frame)
+    assert until(lambda: sum(wired.maps.read().senders.values()) == 5)
     found = Counter[int]()
     for key, packets in wired.maps.read().senders.items():
         found[key.vlan] += packets
     assert {0: 2, 11: 2, 12: 1} == dict(found)
+
+
+_SEND = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(int(sys.argv[1])):
+    sender.sendto(b"question", ("10.0.0.2", 53))
+"""
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import ctypes
 import struct
 import sys
 
-from pyroute2 import IPRoute
-
 from eni53.kernel import bpf
+from pyroute2 import IPRoute
 
 NAME = "policy"
 _PROG_LOAD = 5

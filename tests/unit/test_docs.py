@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eni53 import config
 from eni53.sinks.metrics import SnapshotCollector
+
 from tests.fixtures.snapshots import near_limit
 
 ROOT = Path(__file__).parents[2]

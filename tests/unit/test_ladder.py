@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from eni53.attribution import KERNEL, NOBODY, Ladder, Rung
 from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import PAUSE, Container, Workloads
@@ -153,7 +152,8 @@ def test_who_has_ended_keeps_its_name(workloads: Workloads) -> None:
 
 def test_a_namespace_number_that_comes_back(workloads: Workloads) -> None:
     """The kernel gives the number of a namespace that is gone to the next one; the old veth's
-    packets stay with the old task, and the new veth's go to the new one."""
+    packets stay with the old task, and the new veth's go to the new one.
+    """
     workloads.end("aaa")
     workloads.veth_gone(VETH_A)
     workloads.veth_appeared(15, 10)
@@ -172,7 +172,8 @@ def test_a_namespace_number_that_comes_back_before_the_runtime_speaks(
     workloads: Workloads,
 ) -> None:
     """A new veth with an old number while the old container still counts as running: nobody's
-    until the runtime says whose, and never the old one's."""
+    until the runtime says whose, and never the old one's.
+    """
     workloads.veth_gone(VETH_A)
     workloads.veth_appeared(15, 10)
     found = Ladder({8: Origin(15, 4001, 8, {})}, {15}, workloads, CgroupTree(None))

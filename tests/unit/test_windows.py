@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from eni53.model import Slot
-from eni53.rates import WindowTracker, Windows
+from eni53.rates import Windows, WindowTracker
 
 SLOTS = 64
 
