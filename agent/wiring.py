@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hoo
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
 
+_VETHS_FIRST_S = 0.5
 _REASSERTIONS = 3
 _REASSERT_WINDOW_S = 60.0
 LEDGER_FILE = "qdiscs.json"
@@ -124,10 +126,14 @@ class Wiring:
             self._gone(index)
         self._links = links
         self._choose()
-        # Veths first: what passes an ENI before its veth has our program carries no tag.
-        for link in workload_veths(links.values(), self._enis):
-            self._add_veth(link)
+        # Veths first: what passes an ENI before its veth has our program carries no tag. But a
+        # tcx link takes some 10 ms, and on a node of 200 veths counting must not wait for all.
+        veths = deque(workload_veths(links.values(), self._enis))
+        while veths and self._clock() - started_s < _VETHS_FIRST_S:
+            self._add_veth(veths.popleft())
         self._attach_enis()
+        for link in veths:
+            self._add_veth(link)
         return self._wired(started_s)
 
     def apply(self, changes: Changes) -> Wired:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from . import rtlink
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
+_IFLA_LINK_NETNSID, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME, _IFLA_INFO_KIND = 37, 52, 53, 1
 _RTMGRP_LINK = 0x1
 _RTMGRP_TC = 0x8
 _IFF_LOOPBACK = 0x8
@@ -85,6 +90,34 @@ def _to_link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 ships no types
     )
 
 
+def _from_wire(index: int, flags: int, found: rtlink.Attributes) -> Link:
+    """The same from `rtlink.dump`."""
+
+    def text(number: int, within: rtlink.Attributes = found) -> str:
+        return within.get(number, [b""])[0].rstrip(b"\0").decode(errors="replace")
+
+    def number(which: int) -> int | None:
+        value = found.get(which)
+        return int.from_bytes(value[0], sys.byteorder, signed=True) if value else None
+
+    mac = found.get(_IFLA_ADDRESS, [b""])[0]
+    properties = rtlink.attributes(found.get(_IFLA_PROP_LIST, [b""])[0])
+    return Link(
+        index=index,
+        name=text(_IFLA_IFNAME),
+        kind=text(_IFLA_INFO_KIND, rtlink.attributes(found.get(_IFLA_LINKINFO, [b""])[0])),
+        mac=":".join(f"{byte:02x}" for byte in mac),
+        loopback=bool(flags & _IFF_LOOPBACK),
+        link=number(_IFLA_LINK) or 0,
+        link_netnsid=number(_IFLA_LINK_NETNSID),
+        master=number(_IFLA_MASTER) or 0,
+        altnames=tuple(
+            name.rstrip(b"\0").decode(errors="replace")
+            for name in properties.get(_IFLA_ALT_IFNAME, ())
+        ),
+    )
+
+
 class LinkTable:
     """Asks the kernel about the links of the namespace this thread is in."""
 
@@ -97,7 +130,7 @@ class LinkTable:
 
     def links(self) -> dict[int, Link]:
         """Every link, by index."""
-        return {link.index: link for link in map(_to_link, self.ipr.get_links())}
+        return {index: _from_wire(index, flags, found) for index, flags, found in rtlink.dump()}
 
     def default_route_interfaces(self) -> tuple[int, ...]:
         """Interfaces of the main table's default routes, the preferred one of each family first."""
