@@ -43,9 +43,8 @@ def dump() -> list[tuple[int, int, Attributes]]:
             channel.bind((0, 0))
             mask = _ATTRIBUTE.pack(8, _EXT_MASK) + struct.pack("=I", _SKIP_STATS)
             body = _LINK.pack(0, 0, 0, 0, 0) + mask
-            channel.send(
-                _HEADER.pack(_HEADER.size + len(body), _GETLINK, _REQUEST_DUMP, 1, 0) + body
-            )
+            length = _HEADER.size + len(body)
+            channel.send(_HEADER.pack(length, _GETLINK, _REQUEST_DUMP, 1, 0) + body)
             found = list(_answers(channel))
         if None not in found:
             return [link for link in found if link is not None]

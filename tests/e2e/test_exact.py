@@ -7,6 +7,7 @@ import pytest
 from tests.lab.agent import Agent, rows
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
+from tests.lab.load import parse_sent
 
 MODES = ("tcx", "clsact")
 RESOLVER = "10.53.0.2"
@@ -26,8 +27,6 @@ def nft(lab: Lab, before: dict[str, int], *names: str) -> int:
 
 def finish(*senders: object) -> list[int]:
     """Wait for senders; what each says it has sent."""
-    from tests.lab.load import parse_sent
-
     return [parse_sent(sender.communicate()[0]).sent for sender in senders]  # type: ignore[attr-defined]
 
 

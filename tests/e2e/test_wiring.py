@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 
 import pytest
 
@@ -106,9 +108,6 @@ def test_without_docker_the_cgroup_names_the_container(lab: Lab) -> None:
 
 def test_docker_that_talks_garbage(lab: Lab, tmp_path: object) -> None:
     """Something else on Docker's socket costs the names and nothing more."""
-    import socket
-    import threading
-
     path = str(lab.directory / "garbage.sock")
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)

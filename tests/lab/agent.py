@@ -16,7 +16,10 @@ from .lab import Lab
 from .shell import LabError
 
 ENI53 = str(Path(sys.executable).with_name("eni53"))
-_FETCH = "import sys,urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1],timeout=5).read().decode())"
+_FETCH = (
+    "import sys, urllib.request as u;"
+    " sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())"
+)
 _START_S = 30.0
 
 Labels = dict[str, str]
