@@ -19,6 +19,9 @@ for package in $packages; do
         missing="$missing $package"
 done
 
+# Debian 13 has the docker command in a package of its own; Debian 12 has it in docker.io.
+command -v docker >/dev/null || missing="$missing docker.io"
+
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || {
         echo "setup: apt-get is missing: this set-up is for Debian 12 and 13; elsewhere install:$missing" >&2
@@ -36,7 +39,12 @@ if [ -n "$missing" ]; then
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of words
-    if ! { $root apt-get update -qq && $root apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+    install() {
+        $root apt-get update -qq || return
+        if ! command -v docker && apt-cache show docker-cli; then missing="$missing docker-cli"; fi
+        $root apt-get install -y -qq --no-install-recommends $missing
+    }
+    if ! install >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         echo "setup: apt-get failed; the whole of what it said is in $log" >&2
         exit 2
