@@ -80,7 +80,8 @@ class _TestRun(ctypes.Structure):
     ]
 
 
-def _bpf(command: int, attributes: ctypes.Structure) -> int:
+def call(command: int, attributes: ctypes.Structure) -> int:
+    """One bpf system call; its result, a descriptor or a count."""
     number = _SYSCALL_NUMBER.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"no bpf system call known for {platform.machine()}")
@@ -102,7 +103,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value = ctypes.create_string_buffer(value_size)
     try:
-        _bpf(_MAP_LOOKUP_ELEM, _Element(fd, 0, _address(key_buffer), _address(value), 0))
+        call(_MAP_LOOKUP_ELEM, _Element(fd, 0, _address(key_buffer), _address(value), 0))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -115,14 +116,14 @@ def map_update(fd: int, key: bytes | None, value: bytes) -> None:
     key_buffer = ctypes.create_string_buffer(key, len(key)) if key is not None else None
     value_buffer = ctypes.create_string_buffer(value, len(value))
     key_address = _address(key_buffer) if key_buffer is not None else 0
-    _bpf(_MAP_UPDATE_ELEM, _Element(fd, 0, key_address, _address(value_buffer), 0))
+    call(_MAP_UPDATE_ELEM, _Element(fd, 0, key_address, _address(value_buffer), 0))
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Remove *key*; False when it was not there."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     try:
-        _bpf(_MAP_DELETE_ELEM, _Element(fd, 0, _address(key_buffer), 0, 0))
+        call(_MAP_DELETE_ELEM, _Element(fd, 0, _address(key_buffer), 0, 0))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -154,7 +155,7 @@ def map_items(
         )
         last = False
         try:
-            _bpf(_MAP_LOOKUP_BATCH, batch)
+            call(_MAP_LOOKUP_BATCH, batch)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 last = True
@@ -175,13 +176,13 @@ def map_items(
 
 def link_create(prog_fd: int, ifindex: int, attach_type: int) -> int:
     """Attach at the head of a tcx chain; the link lasts as long as the returned descriptor."""
-    return _bpf(_LINK_CREATE, _Link(prog_fd, ifindex, attach_type, _LINK_BEFORE_ALL))
+    return call(_LINK_CREATE, _Link(prog_fd, ifindex, attach_type, _LINK_BEFORE_ALL))
 
 
 def tcx_supported(prog_fd: int) -> bool:
     """Whether this kernel has tcx: asked with a device that cannot exist, so nothing attaches."""
     try:
-        os.close(_bpf(_LINK_CREATE, _Link(prog_fd, 0, TCX_INGRESS, _LINK_BEFORE_ALL)))
+        os.close(call(_LINK_CREATE, _Link(prog_fd, 0, TCX_INGRESS, _LINK_BEFORE_ALL)))
     except OSError as error:
         return error.errno == errno.ENODEV
     return True
@@ -199,5 +200,5 @@ def test_run(prog_fd: int, frame: bytes, repeat: int = 1, context: bytes = b"") 
         ctx_size_in=len(context),
         ctx_in=_address(ctx) if ctx is not None else 0,
     )
-    _bpf(_PROG_TEST_RUN, run)
+    call(_PROG_TEST_RUN, run)
     return ctypes.c_int32(run.retval).value, run.duration

@@ -13,9 +13,9 @@ import struct
 
 from eni53.kernel import bpf
 
+from tests.lab.rawbpf import load, op, returning
+
 _MAP_CREATE = 0
-_PROG_LOAD = 5
-_SCHED_CLS = 3
 _PROG_ARRAY = 3
 _MARK, _TC_INDEX, _DATA, _DATA_END = 8, 44, 76, 80  # offsets in struct __sk_buff
 _TAIL_CALL = 12
@@ -26,39 +26,9 @@ class _MapCreate(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("type", "key", "value", "entries", "flags")]
 
 
-class _Load(ctypes.Structure):
-    _fields_ = [
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-    ]
-
-
-def _op(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("=BBhi", code, source << 4 | target, offset, value)
-
-
-def _load(code: bytes) -> int:
-    instructions = ctypes.create_string_buffer(code, len(code))
-    license_text = ctypes.create_string_buffer(b"GPL")
-    return bpf._bpf(
-        _PROG_LOAD,
-        _Load(
-            prog_type=_SCHED_CLS,
-            insn_cnt=len(code) // 8,
-            insns=ctypes.addressof(instructions),
-            license=ctypes.addressof(license_text),
-        ),
-    )
-
-
 def empty() -> int:
     """Two instructions: return TC_ACT_UNSPEC. Its descriptor."""
-    return _load(_op(0xB7, 0, value=_NEXT) + _op(0x95))
+    return returning(_NEXT)
 
 
 def vary(program: int, id_at: int, tag: int) -> tuple[int, int]:
@@ -72,28 +42,28 @@ def vary(program: int, id_at: int, tag: int) -> tuple[int, int]:
         id_at: Offset of the two bytes in the frame.
         tag: For ``skb->tc_index``.
     """
-    table = bpf._bpf(_MAP_CREATE, _MapCreate(_PROG_ARRAY, 4, 4, 1, 0))
+    table = bpf.call(_MAP_CREATE, _MapCreate(_PROG_ARRAY, 4, 4, 1, 0))
     bpf.map_update(table, struct.pack("=I", 0), struct.pack("=I", program))
-    leave = _op(0xB7, 0, value=_NEXT) + _op(0x95)
+    leave = op(0xB7, 0, value=_NEXT) + op(0x95)
     code = (
-        _op(0xBF, 6, 1)  # r6 = skb
-        + _op(0x61, 7, 1, _MARK)  # r7 = mark
-        + _op(0xBF, 2, 7)
-        + _op(0x07, 2, value=1)
-        + _op(0x63, 1, 2, _MARK)  # mark = r7 + 1
-        + _op(0xB7, 2, value=tag)
-        + _op(0x63, 1, 2, _TC_INDEX)
-        + _op(0x61, 2, 1, _DATA)
-        + _op(0x61, 3, 1, _DATA_END)
-        + _op(0xBF, 4, 2)
-        + _op(0x07, 4, value=id_at + 2)
-        + _op(0x2D, 4, 3, 6)  # beyond the frame: leave
-        + _op(0x6B, 2, 7, id_at)
-        + _op(0xBF, 1, 6)
-        + _op(0x18, 2, 1, value=table)  # two instructions long
-        + _op(0)
-        + _op(0xB7, 3)
-        + _op(0x85, value=_TAIL_CALL)
+        op(0xBF, 6, 1)  # r6 = skb
+        + op(0x61, 7, 1, _MARK)  # r7 = mark
+        + op(0xBF, 2, 7)
+        + op(0x07, 2, value=1)
+        + op(0x63, 1, 2, _MARK)  # mark = r7 + 1
+        + op(0xB7, 2, value=tag)
+        + op(0x63, 1, 2, _TC_INDEX)
+        + op(0x61, 2, 1, _DATA)
+        + op(0x61, 3, 1, _DATA_END)
+        + op(0xBF, 4, 2)
+        + op(0x07, 4, value=id_at + 2)
+        + op(0x2D, 4, 3, 6)  # beyond the frame: leave
+        + op(0x6B, 2, 7, id_at)
+        + op(0xBF, 1, 6)
+        + op(0x18, 2, 1, value=table)  # two instructions long
+        + op(0)
+        + op(0xB7, 3)
+        + op(0x85, value=_TAIL_CALL)
         + leave
     )
-    return _load(code), table
+    return load(code), table

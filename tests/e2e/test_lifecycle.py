@@ -13,7 +13,6 @@ import pytest
 
 from tests.lab.agent import ENI53, Agent
 from tests.lab.lab import Lab
-from tests.lab.shell import HERE
 
 MODES = ("tcx", "clsact")
 
@@ -91,7 +90,7 @@ def test_filters_of_others_are_never_touched(lab: Lab, mode: str) -> None:
     afterwards as they were.
     """
     one = lab.run_task("checkout")
-    foreign = [sys.executable, str(HERE / "foreign.py"), "ens5"]
+    foreign = [sys.executable, "-m", "tests.lab.foreign", "ens5"]
     try:
         lab.node_exec([*foreign, "egress", "1", "0x1"])
         lab.node_exec([*foreign, "ingress", "7", "0x2"])

@@ -10,7 +10,6 @@ import pytest
 
 from tests.lab.agent import ENI53, Agent, rows
 from tests.lab.lab import Lab
-from tests.lab.shell import HERE
 
 RESOLVER = "10.53.0.2"
 
@@ -120,7 +119,7 @@ def test_check_says_what_there_is(lab: Lab) -> None:
 def test_check_lists_foreign_filters_and_leaves_them(lab: Lab) -> None:
     """Other programs' filters are named, and still there afterwards."""
     one = lab.run_task("checkout")
-    foreign = [sys.executable, str(HERE / "foreign.py"), "ens5", "egress", "5", "0x9"]
+    foreign = [sys.executable, "-m", "tests.lab.foreign", "ens5", "egress", "5", "0x9"]
     lab.node_exec(foreign)
     try:
         assert "policy" in Agent(lab).run("check").stdout

@@ -11,7 +11,6 @@ import pytest
 from tests.lab.agent import Agent, rows
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
-from tests.lab.shell import HERE
 
 RESOLVER = "10.53.0.2"
 
@@ -38,7 +37,7 @@ def route_to(lab: Lab, container: Container, address: str) -> str:
 
 def accept_everything(lab: Lab, interface: str, prio: int) -> None:
     """Put a foreign filter with a final verdict on a veth, as a network policy agent does."""
-    argv = [sys.executable, str(HERE / "foreign.py"), interface, "ingress", str(prio), "0x1"]
+    argv = [sys.executable, "-m", "tests.lab.foreign", interface, "ingress", str(prio), "0x1"]
     lab.node_exec(argv)
 
 
