@@ -46,7 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     _common(top)
     top.add_argument("--eni", action="append", metavar="IFACE", help="show only this interface")
     top.add_argument("--once", action="store_true", help="print once and end")
-    top.add_argument("--seconds", type=_seconds, default=5.0, metavar="N", help="measure for N")
+    top.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="N",
+        help="how many to count for when no agent runs (default 5)",
+    )
     top.add_argument("--json", action="store_true", help="print once, as JSON")
     top.add_argument("--sort", choices=SORT_KEYS, default="pps", help="order of workloads")
     top.add_argument("--filter", default="", metavar="TEXT", help="only workloads with TEXT")
@@ -60,7 +66,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_CONFIG}")
     parser.add_argument("--runtime-dir", metavar="DIR", help="default /run/eni53")
     parser.add_argument("--docker-socket", metavar="PATH", help="default: the usual place")
-    parser.add_argument("--containerd-socket", metavar="PATH", help="default: the usual places")
+    parser.add_argument("--containerd-socket", metavar="PATH", help="not used yet")
 
 
 def _seconds(text: str) -> float:

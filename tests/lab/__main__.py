@@ -60,6 +60,7 @@ def hold(args: argparse.Namespace) -> int:
         print(f"  enter the vpc   nsenter --net=/run/netns/{lab.vpc_ns} bash")
         if not args.no_docker:
             print(f"  docker          export DOCKER_HOST=unix://{lab.docker_socket}")
+            print(f"  eni53 there     .venv/bin/eni53 top --docker-socket {lab.docker_socket}")
         print(f"  logs            {lab.directory}", flush=True)
         while True:
             signal.pause()
