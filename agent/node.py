@@ -80,6 +80,11 @@ class Node:
         """
         try:
             await self._start()
+        except NetlinkError as error:
+            await self.stop()
+            raise NeedError(
+                f"the kernel refused a netlink request: {error}; `eni53 check` says what is there"
+            ) from error
         except BaseException:
             await self.stop()
             raise
@@ -145,7 +150,7 @@ class Node:
         for close in reversed(self._closers):
             try:
                 await asyncio.to_thread(close)
-            except (OSError, NeedError) as error:
+            except (OSError, NetlinkError, NeedError) as error:  # the rest must still be undone
                 self._faults.failed("stop", str(error))
         self._closers.clear()
         self._netlink.shutdown(wait=True)
