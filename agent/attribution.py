@@ -1,5 +1,7 @@
 """The ladder: from what the kernel saw of a sender to whom its packets are charged. No I/O.
 
+Before it, two things are known for certain: a packet that a cache sent for somebody else is that
+client's (via="cache"), and on an ENI in a task's namespace all packets are the task's. Then:
 (a) a tag of ours: the origin, with its container; (b) it came in by a known veth: that veth's
 owner; (c) it was sent on this host: by cgroup; (d) the un-NATed source address of a known workload
 (`ledger` does that one, for it needs counts); (e) unattributed. When in doubt, further down: a
@@ -9,13 +11,15 @@ packet charged to nobody is honest, one charged to the wrong workload is not.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from .inventory.cgroups import CONTAINER_ID, CgroupTree, workload_of_path
 from .inventory.workloads import Owner, Workloads
-from .model import UNATTRIBUTED, Origin, SenderKey, Workload
+from .model import UNATTRIBUTED, Origin, Remote, SenderKey, Workload
 
+DIRECT = "direct"
+CACHE = "cache"
 KERNEL = Workload("host", workload="kernel")
 NOBODY = Owner(UNATTRIBUTED)
 
@@ -23,6 +27,8 @@ NOBODY = Owner(UNATTRIBUTED)
 class Rung(Enum):
     """How far down the ladder a sender was found."""
 
+    ASKER = auto()
+    ENI = auto()
     TAG = auto()
     VETH = auto()
     LOCAL = auto()
@@ -37,11 +43,13 @@ class Verdict:
         owner: None when a veth or a cgroup is known but nobody is behind it yet: ask again.
         rung: Where on the ladder the answer was found.
         tag_lost: It came by a veth of ours and should have carried a tag.
+        via: ``cache`` when the owner asked and another one sent.
     """
 
     owner: Owner | None
     rung: Rung
     tag_lost: bool = False
+    via: str = DIRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +61,24 @@ class Ladder:
         veths: Indexes of the host-side veths our program is on.
         workloads: Who is behind a veth, a cgroup, an address.
         cgroups: The tree.
+        remotes: Clients on other nodes, by the id an asker carries.
     """
 
     origins: Mapping[int, Origin]
     veths: Collection[int]
     workloads: Workloads
     cgroups: CgroupTree
+    remotes: Mapping[int, Remote] = field(default_factory=dict)
 
     def judge(self, key: SenderKey) -> Verdict:
         """Whom the packets of *key* are charged to."""
+        remote = self.remotes.get(key.asker) if key.asker else None
+        if remote is not None:
+            asker = Owner(Workload("remote", workload=remote.address))
+            return Verdict(asker, Rung.ASKER, via=CACHE)
+        task = self.workloads.of_eni((key.dev, key.vlan), key.cgroup_id)
+        if task is not None:
+            return Verdict(task, Rung.ENI)
         if not key.ingress:
             return Verdict(self._local(key.cgroup_id), Rung.LOCAL)
         origin = self._origin(key)

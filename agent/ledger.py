@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .attribution import NOBODY, Ladder, Rung
+from .attribution import DIRECT, NOBODY, Ladder, Rung
 from .inventory.workloads import Owner
 from .model import OTHER, PENDING, UNATTRIBUTED, Sample, SenderKey, Workload
 
@@ -24,7 +24,6 @@ ENDED_AFTER_S = 300.0
 EniId = tuple[int, int]
 Cell = tuple[str, str]  # (class, protocol)
 Account = tuple[Workload, str]  # (workload, via)
-DIRECT = "direct"
 
 _PENDING_ACCOUNT = (PENDING, DIRECT)
 _NEVER_END = frozenset({OTHER, UNATTRIBUTED, PENDING})
@@ -170,15 +169,22 @@ class Ledger:
         if verdict.rung is Rung.NOWHERE:
             spent = self._spend_credit(eni, cell, delta, now_s)
             packets, delta = packets - spent, delta - spent
-        self._charge(eni, owner, cell, packets, delta, now_s)
+        self._charge(eni, owner, cell, packets, delta, now_s, verdict.via)
 
     def _charge(
-        self, eni: EniId, owner: Owner, cell: Cell, packets: int, recent: int, now_s: float
+        self,
+        eni: EniId,
+        owner: Owner,
+        cell: Cell,
+        packets: int,
+        recent: int,
+        now_s: float,
+        via: str = DIRECT,
     ) -> None:
         if not packets:
             return
         accounts = self.rows.setdefault(eni, {})
-        account = (self._admit(owner.workload), DIRECT)
+        account = (self._admit(owner.workload), via)
         row = accounts.setdefault(account, Row())
         row.packets[cell] += packets
         row.recent[cell] += recent

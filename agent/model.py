@@ -36,13 +36,15 @@ class SenderKey:
     """One row of the kernel's count at an ENI: who put these packets on it, as the kernel saw it.
 
     Attributes:
-        dev: Index of the ENI's interface.
+        dev: Index of the ENI's interface; for an ENI in a task's namespace a key that no index
+            can be (`kernel.layout.TASK_DEV`).
         vlan: VLAN id of a branch ENI on a trunk; 0 for the interface itself.
         origin: Tag written at a workload's veth; 0 when the packet carried none.
         ingress: Interface index the packet came in by; 0 for a sender on this host.
         cgroup_id: Cgroup v2 id of a sender on this host; 0 when forwarded or sent by the kernel.
         packet_class: One of `CLASSES`.
         protocol: One of `PROTOCOLS`.
+        asker: Id of the client for whom a cache sent this; 0 when the sender is all there is.
     """
 
     dev: int
@@ -52,6 +54,7 @@ class SenderKey:
     cgroup_id: int
     packet_class: str
     protocol: str
+    asker: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,19 @@ class Origin:
     cgroup_id: int
     tag: int
     sent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A client on another node that asks a resolver on this one.
+
+    Attributes:
+        address: Its IPv4 or IPv6 address.
+        asked_ns: Monotonic clock when it last asked.
+    """
+
+    address: str
+    asked_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,7 @@ class Sample:
         sources: Packets that came in by an interface nobody owns, by
             (dev, vlan, source address, class, protocol). A bounded LRU, so only a lower bound.
         stats: Events by name (`kernel.layout.STATS`), since attach.
+        remotes: Clients on other nodes, by the id that `SenderKey.asker` carries.
     """
 
     taken_at_ns: int
@@ -129,6 +146,7 @@ class Sample:
     enis: Mapping[tuple[int, int], EniCounters]
     sources: Mapping[tuple[int, int, str, str, str], int]
     stats: Mapping[str, int]
+    remotes: Mapping[int, Remote] = field(default_factory=dict)
 
 
 # --- inventory ------------------------------------------------------------------------------
@@ -143,7 +161,7 @@ class Eni:
         mac: Hardware address.
         interface: Name of the device it is counted on.
         netns: ``host``, or the name of the task's network namespace.
-        ifindex: Index of that device.
+        ifindex: Index of that device; in a task's namespace the key its packets are counted under.
         vlan: VLAN id for a branch ENI, else 0.
     """
 
@@ -153,6 +171,22 @@ class Eni:
     netns: str
     ifindex: int
     vlan: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch ENI: a VLAN on a trunk of the agent's namespace.
+
+    Attributes:
+        trunk: Index of the trunk's interface.
+        mac: Of the branch ENI.
+        netns: Inode of the task's namespace its device is in; None when that is the agent's.
+    """
+
+    trunk: int
+    vlan: int
+    mac: str
+    netns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

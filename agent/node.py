@@ -1,7 +1,8 @@
 """The one place that wires the stages: kernel and inventory in, one `Snapshot` a tick out.
 
-One event loop. Netlink has a thread of its own, since pyroute2's sockets block; Docker and the
-metadata service are asked in threads too. Everything that reaches the loop is a frozen value.
+One event loop. Netlink has a thread of its own, since pyroute2's sockets block; the runtimes have
+theirs, and what else is asked is asked in threads too. Everything that reaches the loop is a frozen
+value.
 """
 
 from __future__ import annotations
@@ -9,38 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from .config import Config
-from .errors import NeedError, SourceError
+from .eni_names import EniNames
+from .errors import NeedError
 from .faults import Faults
+from .gather import Gather, Placer
 from .inventory.cgroups import CgroupTree, find_root
-from .inventory.docker_shapes import DockerContainer
-from .inventory.enis import eni_label
-from .inventory.imds import Imds, ImdsFacts
-from .inventory.links import Changes, LinkEvents, LinkTable, netns_inode
-from .inventory.names import to_workload
+from .inventory.links import Changes, Link, LinkEvents, LinkTable
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
-from .inventory.runtime import DockerFollower
-from .inventory.workloads import Container, Workloads
+from .inventory.workloads import Workloads
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
+from .kernel.remotes import RemotePool
 from .kernel.tags import TagPool
 from .model import Eni, Finding, Health, Sample, Snapshot
 from .pipeline import Pipeline
+from .sources import Sources
+from .tasknets import TaskNets, TaskNetsState
 from .wiring import Wired, Wiring, find_enis
 
 _T = TypeVar("_T")
 _RESYNC_S = 60.0
-_DOCKER_WAIT_S = 1.5
+_RUNTIME_WAIT_S = 1.5
+_IMDS_RETRY_S = 30.0
 _LOCK_NAME = b"\0eni53"  # an abstract socket: one to a network namespace, gone with its process
 
 
@@ -63,7 +64,10 @@ class Node:
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
         self._wired = Wired({}, {}, {})
-        self._imds: ImdsFacts | None = None
+        self._task_nets = TaskNetsState()
+        self._readers: dict[int, LinkEvents] = {}
+        self._nets: TaskNets | None = None
+        self._paused_early: list[int] = []
         self._resolvers = Resolvers((), False, "unknown")
         self._load_s = 0.0
         self._attach_s = 0.0
@@ -93,22 +97,24 @@ class Node:
         self._take_lock()
         loop = asyncio.get_running_loop()
         self._loop = loop
-        docker = DockerFollower(self._config.runtime.docker_socket, self)
+        self._names = EniNames(self._config.runtime.imds, self._faults)
+        self._gather = Gather(self._workloads, self._paused, self._unpaused)
+        placer = Placer(self._cgroups, self._nsid_of)
+        self._sources = Sources(self._config, self._faults, self._cgroups, placer, self._gather)
         self._table = await self._on_netlink(LinkTable)
         self._closers.append(lambda: self._netlink.submit(self._table.close).result())
         # First, for it is the most common mistake and answers at once.
         await self._on_netlink(lambda: find_enis(self._table, self._config.eni.interfaces))
-        docker.start()
-        self._closers.append(docker.stop)
-        loaded, self._imds = await asyncio.gather(
-            asyncio.to_thread(load), asyncio.to_thread(self._ask_imds)
-        )
+        self._sources.start(loop)
+        loaded, _ = await asyncio.gather(asyncio.to_thread(load), self._names.lookup())
         self._closers.append(loaded.close)
         self._load_s = loaded.load_s
         await self._attach(loaded)
-        await asyncio.to_thread(docker.wait_listed, _DOCKER_WAIT_S)
+        await asyncio.to_thread(self._sources.wait_listed, _RUNTIME_WAIT_S)
         self._faults.speak()
-        self._tasks.add(loop.create_task(self._resync_for_ever()))
+        self._spawn(self._resync_for_ever())
+        if self._names.configured and self._names.facts is None:
+            self._spawn(self._await_imds())
 
     async def _attach(self, loaded: Loaded) -> None:
         self._maps = Maps(loaded)
@@ -134,7 +140,15 @@ class Node:
             self._pipeline.ledger.forget_sender,
             self._cgroups.exists,
         )
-        self._rewired(await self._on_netlink(self._wiring.start))
+        self._remotes = RemotePool(self._maps, self._pipeline.ledger.forget_sender)
+        nets = await self._on_netlink(lambda: TaskNets(loaded, self._maps, self._runtime_dir))
+        self._closers.append(lambda: self._netlink.submit(nets.stop).result())
+        self._nets = nets
+        # Before the ENIs: else the first packets of their branches count as the trunk's own.
+        for pid in self._paused_early:
+            await self._on_netlink(lambda pid=pid: nets.watch(pid))  # type: ignore[misc]
+        await self._tasks_changed()
+        self._rewired(await self._on_netlink(self._wiring.start), starting=True)
         self._loop.add_reader(self._events.socket, self._links_changed)
         self._reading = True
 
@@ -143,6 +157,9 @@ class Node:
         if self._reading:
             self._loop.remove_reader(self._events.socket)
             self._reading = False
+        self._wait_on({})
+        if hasattr(self, "_sources"):
+            await self._sources.stop()
         for task in (*self._tasks,):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -172,29 +189,42 @@ class Node:
     async def _on_netlink(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._netlink, work)
 
-    # --- inventory --------------------------------------------------------------------------
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # a task that nobody holds may be collected before it has run
+        task.add_done_callback(self._tasks.discard)
 
-    def _ask_imds(self) -> ImdsFacts | None:
-        url = self._config.runtime.imds
-        if not url:
-            return None
-        try:
-            facts = Imds(url).lookup()
-        except SourceError as error:
-            self._faults.source("imds", False, str(error))
-            return None
-        self._faults.source("imds", True, "")
-        return facts
+    def _nsid_of(self, fd: int) -> int | None:
+        """Number of a namespace; from any thread but the loop's and netlink's own."""
+        with contextlib.suppress(RuntimeError):  # the thread has been shut down
+            return self._netlink.submit(self._table.nsid_of, fd).result()
+        return None
+
+    # --- resolvers ---------------------------------------------------------------------------
 
     def _find_resolvers(self) -> Resolvers:
-        cidrs = [e.vpc_cidr for e in self._imds.enis.values() if e.vpc_cidr] if self._imds else []
+        known = self._names.facts.enis.values() if self._names.facts else ()
         enis = [link.index for link in find_enis(self._table, self._config.eni.interfaces)]
         return resolver_addresses(
             self._config.resolver.addresses,
-            list(dict.fromkeys(cidrs)),
+            list(dict.fromkeys(eni.vpc_cidr for eni in known if eni.vpc_cidr)),
             read_resolv_confs(Path("/")),
             self._table.prefixes(enis),
         )
+
+    async def _await_imds(self) -> None:
+        """It did not answer at the start; until it does, VPC+2 may be unknown."""
+        while self._names.facts is None:
+            await asyncio.sleep(_IMDS_RETRY_S)
+            await self._names.lookup()
+        self._resolvers = await self._on_netlink(self._find_resolvers)
+        self._tell_kernel()
+
+    def _tell_kernel(self) -> None:
+        # Cilium keeps its own marks in tc_index.
+        self._maps.set_resolvers(self._resolvers.addresses, write_tags=not self._wired.cilium)
+
+    # --- interfaces --------------------------------------------------------------------------
 
     def _links_changed(self) -> None:
         try:
@@ -204,9 +234,7 @@ class Node:
             changes = Changes(lost=True)
         if changes.lost:
             self._faults.failed("netlink", "overrun")
-        task = self._loop.create_task(self._rewire(lambda: self._wiring.apply(changes)))
-        self._tasks.add(task)  # a task that nobody holds may be collected before it has run
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._rewire(lambda: self._wiring.apply(changes)))
 
     async def _rewire(self, work: Callable[[], Wired]) -> None:
         try:
@@ -218,76 +246,97 @@ class Node:
         while True:
             await asyncio.sleep(_RESYNC_S)
             await self._rewire(self._wiring.resync)
+            if self._nets is not None:
+                for inode in await self._on_netlink(self._nets.check):
+                    self._unpaused(inode)
+                await self._tasks_changed()
 
-    def _rewired(self, wired: Wired) -> None:
-        for index in self._wired.veths.keys() - wired.veths.keys():
+    def _rewired(self, wired: Wired, *, starting: bool = False) -> None:
+        before, self._wired = self._wired, wired
+        for index in before.veths.keys() - wired.veths.keys():
             self._workloads.veth_gone(index)
         for index, nsid in wired.veths.items():
-            if self._wired.veths.get(index) != nsid:
+            if before.veths.get(index) != nsid:
                 self._workloads.veth_appeared(index, nsid)
-        ids = {m: e.interface_id for m, e in self._imds.enis.items()} if self._imds else {}
-        for index, link in wired.enis.items():
-            label = eni_label(link, ids)
-            self._pipeline.add_eni(Eni(label, link.mac.lower(), link.name, "host", index))
-        for index in self._wired.enis.keys() - wired.enis.keys():
+        if wired.cilium != before.cilium:
+            self._tell_kernel()
+        for index in before.enis.keys() - wired.enis.keys():
             self._pipeline.remove_eni(index)
         for name, reason in wired.failed.items():
             self._faults.attach_failed(name, reason)
         self._attach_s = max(self._attach_s, wired.attach_s)
-        self._wired = wired
+        self._set_branches()
+        for index in wired.enis.keys() - before.enis.keys():
+            link = wired.enis[index]
+            if starting:
+                self._follow(link, index, "host", self._names.known(link))
+            else:
+                self._spawn(self._follow_late(link, index, "host"))
 
-    # --- what Docker says, from its thread ----------------------------------------------------
+    def _follow(self, link: Link, dev: int, netns: str, label: str) -> None:
+        self._pipeline.add_eni(Eni(label, link.mac.lower(), link.name, netns, dev))
 
-    def listed(self, containers: tuple[DockerContainer, ...]) -> None:
-        """All containers there are; those that ended unseen are ended now."""
-        # Docker lists the newest first; of those that share a namespace the oldest made it.
-        described = [self._describe(c) for c in reversed(containers) if c.pid]
+    async def _follow_late(self, link: Link, dev: int, netns: str) -> None:
+        label = await self._names.label(link)
+        if dev in self._wired.enis or dev in self._task_nets.enis:
+            self._follow(link, dev, netns, label)
 
-        def take() -> None:
-            for gone in self._workloads.running - {c.id for c in described}:
-                self._workloads.end(gone)
-            for container in described:
-                self._workloads.add(container)
+    def _set_branches(self) -> None:
+        branches = (*self._wired.branches, *self._task_nets.branches)
+        self._pipeline.set_branches(branches, self._names.id_of)
 
-        self._in_loop(take)
+    # --- ENIs of tasks -----------------------------------------------------------------------
 
-    def started(self, container: DockerContainer) -> None:
-        """One has started."""
-        described = self._describe(container)
-        self._in_loop(lambda: self._workloads.add(described))
+    def _paused(self, pid: int) -> None:
+        """A pause container is there; its ENI is, or comes soon."""
+        if self._nets is None:
+            self._paused_early.append(pid)
+            return
+        self._spawn(self._on_task(lambda nets: nets.watch(pid)))
 
-    def ended(self, container_id: str) -> None:
-        """One has ended."""
-        self._in_loop(lambda: self._workloads.end(container_id))
+    def _unpaused(self, inode: int) -> None:
+        events = self._readers.pop(inode, None)
+        if events is not None:
+            self._loop.remove_reader(events.socket)
+        self._spawn(self._on_task(lambda nets: nets.unwatch(inode)))
 
-    def answered(self, up: bool, reason: str) -> None:
-        """Docker answers, or does not."""
-        self._in_loop(lambda: self._faults.source("docker", up, reason))
+    async def _on_task(self, work: Callable[[TaskNets], None]) -> None:
+        nets = self._nets
+        if nets is not None:
+            await self._on_netlink(lambda: work(nets))
+            await self._tasks_changed()
 
-    def _in_loop(self, work: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
-            self._loop.call_soon_threadsafe(work)
+    async def _tasks_changed(self) -> None:
+        nets = self._nets
+        if nets is None:
+            return
+        state = await self._on_netlink(lambda: nets.state)
+        before, self._task_nets = self._task_nets, state
+        self._wait_on(state.events)
+        for dev in before.enis.keys() - state.enis.keys():
+            self._pipeline.retire_eni(dev, time.monotonic())
+        for name, reason in state.failed.items():
+            self._faults.attach_failed(name, reason)
+        for branch in state.branches:
+            await self._on_netlink(lambda index=branch.trunk: self._wiring.add_trunk(index))  # type: ignore[misc]
+        self._set_branches()
+        for dev in state.enis.keys() - before.enis.keys():
+            eni = state.enis[dev]
+            self._workloads.eni_appeared((dev, 0), eni.netns)
+            self._spawn(self._follow_late(eni.link, dev, f"net:[{eni.netns}]"))
 
-    def _describe(self, container: DockerContainer) -> Container:
-        """Learn what only a living container shows: its namespace and its cgroup."""
-        pid = container.pid or 0
-        netns = netns_inode(pid)
-        host = netns is not None and netns == netns_inode(os.getpid())
-        nsid = None
-        if netns is not None and not host:
-            with contextlib.suppress(RuntimeError):  # the thread has been shut down
-                nsid = self._netlink.submit(nsid_of_process, self._table, pid).result()
-        cgroup = self._cgroups.of_container(container.id, pid)
-        return Container(
-            id=container.id,
-            workload=to_workload(container),
-            netns=netns,
-            netns_id=nsid,
-            cgroup_id=cgroup[1] if cgroup else None,
-            cgroup=cgroup[0] if cgroup else None,
-            addresses=container.addresses,
-            host_network=host,
-        )
+    def _wait_on(self, events: Mapping[int, LinkEvents]) -> None:
+        for inode in self._readers.keys() - events.keys():
+            self._loop.remove_reader(self._readers.pop(inode).socket)
+        for inode, ready in events.items():
+            if inode not in self._readers:
+                self._readers[inode] = ready
+                self._loop.add_reader(ready.socket, self._task_stirred, inode)
+
+    def _task_stirred(self, inode: int) -> None:
+        # Until it has been read by the other thread, the socket would wake us without end.
+        self._loop.remove_reader(self._readers.pop(inode).socket)
+        self._spawn(self._on_task(lambda nets: nets.look(inode)))
 
     # --- tick -------------------------------------------------------------------------------
 
@@ -299,6 +348,10 @@ class Node:
                 tick.
             last: No other tick will follow: nothing waits for its name any more.
         """
+        now_s = time.monotonic()
+        for dev in self._pipeline.take_retired(now_s):
+            self._maps.remove_eni(dev)
+        self._sources.tick()
         sample = self._maps.read()
         window_s, enis = self._pipeline.update(
             sample, self._wired.veths, since_start=since_start, last=last
@@ -307,11 +360,12 @@ class Node:
         for index in self._tags.collect(
             sample,
             self._wired.veths,
-            self._wired.enis,
+            self._wired.enis.keys() | self._pipeline.devices,
             ledger.settled,
             sample.taken_at_ns / 1e9,
         ):
             self._workloads.forget_veth(index)
+        self._remotes.collect(sample, ledger.settled, now_s)
         return Snapshot(
             node=socket.gethostname(),
             time_s=time.time(),
@@ -352,15 +406,3 @@ class Node:
     def failed(self, stage: str, reason: str) -> None:
         """Count a failure outside that cost something."""
         self._faults.failed(stage, reason)
-
-
-def nsid_of_process(table: LinkTable, pid: int) -> int | None:
-    """Number by which *table*'s namespace knows a process's; None when gone or the same one."""
-    try:
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return table.nsid_of(fd)
-    finally:
-        os.close(fd)

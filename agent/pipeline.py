@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from .alerts import EniState, Levels
@@ -13,9 +13,12 @@ from .inventory.cgroups import CgroupTree
 from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
-from .model import Eni, EniUsage, Sample, Workload
+from .model import Branch, Eni, EniUsage, Sample, Workload
 from .rates import WindowTracker
 from .sent import SentLedger
+
+RETIRED_S = 60.0
+"""How long an ENI that went away with its task is shown: two scrapes must see its last value."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class _Followed:
     limit_pps: int
     tracker: WindowTracker
     state: EniState
+    gone_at_s: float | None = None
 
 
 class Pipeline:
@@ -48,12 +52,21 @@ class Pipeline:
         self._enis: dict[EniId, _Followed] = {}
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
+        self._branches: dict[EniId, Branch] = {}
+        self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
+        self._dropped: set[int] = set()
 
     def add_eni(self, eni: Eni) -> None:
         """Follow an ENI; one that is followed already keeps its label for good."""
         place = (eni.ifindex, eni.vlan)
         if place in self._enis:
             return
+        # An ENI that moved (into a task's namespace, or back) is the same ENI in another place.
+        # Two of one label would make a scrape that Prometheus refuses whole.
+        for old in [p for p, f in self._enis.items() if f.eni.label == eni.label]:
+            if self._enis[old].eni.netns != "host" or eni.netns != "host":
+                self._dropped.add(old[0])
+                self._forget(old)
         limit_pps = self._config.limit.per_eni.get(eni.label, self._config.limit.pps)
         alerts = self._config.alerts
         thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
@@ -68,8 +81,51 @@ class Pipeline:
     def remove_eni(self, ifindex: int) -> None:
         """An interface is gone, with the branch ENIs on it."""
         for place in [p for p in self._enis if p[0] == ifindex]:
-            del self._enis[place]
-            self.ledger.forget_eni(place)
+            self._forget(place)
+
+    def _forget(self, place: EniId) -> None:
+        del self._enis[place]
+        self.ledger.forget_eni(place)
+        self._workloads.eni_gone(place)
+
+    def retire_eni(self, dev: int, now_s: float) -> None:
+        """A task's ENI is gone with its task: its last packets have yet to be read and scraped."""
+        for place, followed in self._enis.items():
+            if place[0] == dev and followed.gone_at_s is None:
+                followed.gone_at_s = now_s
+
+    def take_retired(self, now_s: float) -> tuple[int, ...]:
+        """Forget what has been gone for `RETIRED_S`; returns the device keys."""
+        dropped, self._dropped = self._dropped, set()
+        over = [
+            place
+            for place, followed in self._enis.items()
+            if followed.gone_at_s is not None and now_s - followed.gone_at_s >= RETIRED_S
+        ]
+        for place in over:
+            self._forget(place)
+        return tuple({dev for dev, _ in over} | dropped)
+
+    @property
+    def devices(self) -> frozenset[int]:
+        """Device keys of the ENIs that are followed, those lately gone included."""
+        return frozenset(dev for dev, _ in self._enis)
+
+    def set_branches(self, branches: Iterable[Branch], id_of: Callable[[str], str]) -> None:
+        """Branch ENIs that are known, by their VLAN devices; a VLAN id may become another's.
+
+        Args:
+            branches: All of them.
+            id_of: Label of an ENI by its MAC.
+        """
+        self._id_of = id_of
+        self._branches = {(b.trunk, b.vlan): b for b in branches}
+        for place, branch in self._branches.items():
+            followed = self._enis.get(place)
+            if followed is not None and followed.eni.mac not in {"", branch.mac}:
+                self._forget(place)
+            if branch.netns is not None:
+                self._workloads.eni_appeared(place, branch.netns)
 
     def update(
         self, sample: Sample, veths: Collection[int], *, since_start: bool, last: bool
@@ -84,7 +140,7 @@ class Pipeline:
         """
         now_s = sample.taken_at_ns / 1e9
         tags = {origin.tag: origin for origin in sample.origins.values() if origin.tag}
-        ladder = Ladder(tags, veths, self._workloads, self._cgroups)
+        ladder = Ladder(tags, veths, self._workloads, self._cgroups, sample.remotes)
         self._meet_branches(sample)
         self.ledger.update(sample, ladder, now_s, 0.0 if last else GRACE_S)
         self._sent.update(sample.origins, self._workloads, now_s)
@@ -94,7 +150,7 @@ class Pipeline:
         enis = tuple(
             eni_usage(self._view(place, followed, sample), self.ledger, window_s,
                       since_start=since_start)
-            for place, followed in self._enis.items()
+            for place, followed in sorted(self._enis.items(), key=_host_first)
         )  # fmt: skip
         return window_s, enis
 
@@ -107,9 +163,12 @@ class Pipeline:
         """Branch ENIs become known by their first packet on the trunk."""
         for dev, vlan in sample.enis:
             trunk = self._enis.get((dev, 0))
-            if vlan and trunk is not None:
-                label = f"{trunk.eni.label}/vlan{vlan}"
-                self.add_eni(replace(trunk.eni, label=label, mac="", vlan=vlan))
+            if not vlan or trunk is None or (dev, vlan) in self._enis:
+                continue
+            branch = self._branches.get((dev, vlan))
+            label = self._id_of(branch.mac) if branch else f"{trunk.eni.label}/vlan{vlan}"
+            mac = branch.mac if branch else ""
+            self.add_eni(replace(trunk.eni, label=label, mac=mac, vlan=vlan))
 
     def _view(self, place: EniId, followed: _Followed, sample: Sample) -> EniView:
         basis = self._config.limit.basis
@@ -134,3 +193,8 @@ class Pipeline:
     def _alive(self, workload: Workload) -> bool:
         # Services of the host are few, and start again under the same name.
         return workload.kind == "host" or self._workloads.is_running(workload)
+
+
+def _host_first(item: tuple[EniId, _Followed]) -> tuple[bool, EniId]:
+    place, followed = item
+    return followed.eni.netns != "host", place

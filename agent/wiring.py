@@ -20,7 +20,9 @@ from .inventory.links import Changes, Link, LinkTable
 from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
+from .model import Branch
 
+_CILIUM = frozenset({"cilium_host", "cilium_net"})
 _VETHS_FIRST_S = 0.5
 _REASSERTIONS = 3
 _REASSERT_WINDOW_S = 60.0
@@ -36,12 +38,16 @@ class Wired:
         veths: Host-side veths: index to the number of the namespace behind them.
         failed: Interfaces that could not be attached to, with the reason.
         attach_s: Seconds between a veth's message and its program, the slowest of this change.
+        branches: Branch ENIs whose VLAN device is in this namespace.
+        cilium: Cilium's devices are here: ``tc_index`` is its own, so no tags.
     """
 
     enis: Mapping[int, Link]
     veths: Mapping[int, int]
     failed: Mapping[str, str]
     attach_s: float = 0.0
+    branches: tuple[Branch, ...] = ()
+    cilium: bool = False
 
 
 def find_enis(
@@ -98,6 +104,7 @@ class Wiring:
         self._veths: dict[int, int] = {}
         self._failed: dict[str, str] = {}
         self._reasserted: dict[int, list[float]] = {}
+        self._trunks: set[int] = set()
 
     @property
     def mode(self) -> str:
@@ -149,7 +156,7 @@ class Wiring:
             rechoose = rechoose or link.kind != "veth"
         for link in workload_veths(changes.appeared, self._enis):
             self._add_veth(link)
-        if rechoose and not self._wanted:
+        if rechoose:
             self._choose()
             self._attach_enis()
         for index in changes.filtered:
@@ -175,7 +182,23 @@ class Wiring:
             if self._veths.pop(link.index, None) is not None:
                 self._attacher.detach(link.index)
                 self._maps.remove_veth(link.index)
-            self._maps.add_eni(link.index)
+            self._maps.add_eni(link.index, trunk=link.index in self._trunks)
+        for branch in self._branches():
+            self.add_trunk(branch.trunk)
+
+    def add_trunk(self, index: int) -> None:
+        """What is tagged on this ENI belongs to branch ENIs. So it stays: AWS never undoes it."""
+        if index not in self._trunks:
+            self._trunks.add(index)
+            if index in self._enis:
+                self._maps.add_eni(index, trunk=True)
+
+    def _branches(self) -> tuple[Branch, ...]:
+        return tuple(
+            Branch(link.link, link.vlan, link.mac.lower())
+            for link in self._links.values()
+            if link.kind == "vlan" and link.link in self._enis and link.link_netnsid is None
+        )
 
     def _attach_enis(self) -> None:
         for link in self._enis.values():
@@ -205,6 +228,7 @@ class Wiring:
             self._failed.pop(link.name, None)
         if self._veths.pop(index, None) is not None:
             self._maps.remove_veth(index)
+        self._trunks.discard(index)
         if self._enis.pop(index, None) is not None:
             self._maps.remove_eni(index)
 
@@ -220,5 +244,10 @@ class Wiring:
 
     def _wired(self, started_s: float) -> Wired:
         return Wired(
-            dict(self._enis), dict(self._veths), dict(self._failed), self._clock() - started_s
+            dict(self._enis),
+            dict(self._veths),
+            dict(self._failed),
+            self._clock() - started_s,
+            self._branches(),
+            any(link.name in _CILIUM for link in self._links.values()),
         )

@@ -45,7 +45,8 @@ static __always_inline struct query *query_place(u64 hash)
     return queries.lookup(&place);
 }
 
-static __always_inline void remember_query(struct __sk_buff *skb, const struct packet *p, u64 now_ns)
+static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
+                                           const struct packet *p, u64 now_ns)
 {
     struct dns_header dns;
     struct query *query;
@@ -56,7 +57,7 @@ static __always_inline void remember_query(struct __sk_buff *skb, const struct p
         return;
     if (dns.flags & DNS_FLAG_RESPONSE)
         return;
-    hash = fingerprint(skb->ifindex, p->source, p->destination, p->source_port, dns.id);
+    hash = fingerprint(dev, p->source, p->destination, p->source_port, dns.id);
     query = query_place(hash);
     if (!query)
         return;
@@ -82,8 +83,8 @@ static __always_inline void count_latency(struct eni *eni, u64 ns)
     __sync_fetch_and_add(&eni->latency_sum_ns, ns);
 }
 
-static __always_inline void count_answer(struct __sk_buff *skb, const struct packet *p,
-                                         struct eni *eni)
+static __always_inline void count_answer(struct __sk_buff *skb, u32 dev,
+                                         const struct packet *p, struct eni *eni)
 {
     struct dns_header dns;
     struct query *query;
@@ -95,7 +96,7 @@ static __always_inline void count_answer(struct __sk_buff *skb, const struct pac
     if (!(dns.flags & DNS_FLAG_RESPONSE))
         return;
     __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
-    hash = fingerprint(skb->ifindex, p->destination, p->source, p->destination_port, dns.id);
+    hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
     query = query_place(hash);
     if (!query || query->fingerprint != hash)
         return;

@@ -5,14 +5,20 @@
  *
  *   workload_ingress   host side of a workload's veth: who sends; leaves a tag in the packet
  *   eni_egress         the ENI, outbound: the count that AWS limits, by sender
- *   eni_ingress        the ENI, inbound: answers to what was asked
+ *   eni_ingress        the ENI, inbound: answers to what was asked; what others ask us
+ *   task_egress,
+ *   task_ingress       the same for an ENI in a task's network namespace
+ *
+ * Interfaces are numbered anew in each namespace, and a program cannot see which one it is in. So an
+ * ENI elsewhere than in the agent's namespace goes by the class id of its filter, which is ours to
+ * choose (clsact only, 16 bits of it arrive), and not by its index.
  *
  * Counters only ever rise, and nobody resets them: a reader takes differences.
  */
 #include "maps.h"
 #include "origin.h"
 #include "window.h"
-#include "answers.h"
+#include "asks.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -41,31 +47,37 @@ static __always_inline struct eni *find_eni(u32 dev, struct packet *p)
 
     if (eni || !p->vlan)
         return eni;
-    /* A branch ENI on its trunk: the first packet makes it known. */
-    blank = new_eni.lookup(&zero);
-    if (blank)
-        enis.insert(&key, blank);
-    eni = enis.lookup(&key);
-    if (eni)
-        return eni;
-    /* No room to tell it apart: counted with its trunk, rather than nowhere. */
-    note(STAT_ENI_FULL);
+    if (trunks.lookup(&dev)) {
+        /* A branch ENI on its trunk: the first packet makes it known. */
+        blank = new_eni.lookup(&zero);
+        if (blank)
+            enis.insert(&key, blank);
+        eni = enis.lookup(&key);
+        if (eni)
+            return eni;
+        note(STAT_ENI_FULL);
+    } else {
+        /* A raw socket can put any tag on a frame; that makes no new ENI. */
+        note(STAT_VLAN_UNKNOWN);
+    }
+    /* Not to be told apart: counted with its device, rather than nowhere. */
     key.vlan = p->vlan = 0;
     return enis.lookup(&key);
 }
 
-static __always_inline void count_sender(struct __sk_buff *skb, const struct packet *p, int class,
-                                         struct eni *eni, u64 packets)
+static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const struct packet *p,
+                                         int class, u32 asker, struct eni *eni, u64 packets)
 {
     struct sender_key key = {};
     u64 *count, zero = 0;
     u32 cell;
 
-    key.dev = skb->ifindex;
+    key.dev = dev;
     key.vlan = p->vlan;
     key.ingress = skb->ingress_ifindex;
     key.class = class;
     key.protocol = p->protocol;
+    key.asker = asker;
     if (key.ingress)
         key.origin = skb->tc_index;
     else
@@ -82,8 +94,8 @@ static __always_inline void count_sender(struct __sk_buff *skb, const struct pac
 }
 
 /* A forwarded packet without a tag, from a device nobody owns: its source may still name a pod. */
-static __always_inline void count_source(struct __sk_buff *skb, const struct packet *p, int class,
-                                         u64 packets)
+static __always_inline void count_source(struct __sk_buff *skb, u32 dev, const struct packet *p,
+                                         int class, u64 packets)
 {
     struct source_key key = {};
     u32 ingress = skb->ingress_ifindex;
@@ -91,7 +103,7 @@ static __always_inline void count_source(struct __sk_buff *skb, const struct pac
 
     if (!ingress || skb->tc_index || veths.lookup(&ingress))
         return;
-    key.dev = skb->ifindex;
+    key.dev = dev;
     key.vlan = p->vlan;
     key.class = class;
     key.protocol = p->protocol;
@@ -101,13 +113,14 @@ static __always_inline void count_source(struct __sk_buff *skb, const struct pac
         __sync_fetch_and_add(count, packets);
 }
 
-int eni_egress(struct __sk_buff *skb)
+static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
     struct settings *s;
     struct eni *eni;
     int class, found = parse_packet(skb, QUERIES, &p);
     u64 packets, now_ns;
+    u32 asker = 0;
 
     if (found == PARSED_BORING)
         return NEXT;
@@ -119,33 +132,64 @@ int eni_egress(struct __sk_buff *skb)
     if (!s)
         return NEXT;
     class = classify(&p, s);
-    if (class < 0 || class >= CLASSES)
+    if (class < 0)
         return NEXT;
-    eni = find_eni(skb->ifindex, &p);
+    /* Or the verifier walks the rest once for each class: twice as many instructions. */
+    class = forget_path(class, skb->len);
+    if (class >= CLASSES)
+        return NEXT;
+    eni = find_eni(dev, &p);
     if (!eni)
         return NEXT;
     packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
-    count_sender(skb, &p, class, eni, packets);
-    count_source(skb, &p, class, packets);
+    if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
+        asker = find_asker(skb, &p, now_ns);
+        remember_query(skb, dev, &p, now_ns);
+    }
+    count_sender(skb, dev, &p, class, asker, eni, packets);
+    if (!asker)
+        count_source(skb, dev, &p, class, packets);
     count_window(eni, class, packets, now_ns);
-    if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER)
-        remember_query(skb, &p, now_ns);
     return NEXT;
 }
 
-int eni_ingress(struct __sk_buff *skb)
+static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
     struct eni_key key = {};
     struct eni *eni;
 
-    if (parse_packet(skb, ANSWERS, &p) != PARSED_CANDIDATE || p.source_port != DNS_PORT)
+    if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
-    key.dev = skb->ifindex;
-    key.vlan = p.vlan;
-    eni = enis.lookup(&key);
-    if (eni)
-        count_answer(skb, &p, eni);
+    if (p.destination_port == DNS_PORT) {
+        remember_ask(skb, &p);
+    } else if (p.source_port == DNS_PORT) {
+        key.dev = dev;
+        key.vlan = p.vlan;
+        eni = enis.lookup(&key);
+        if (eni)
+            count_answer(skb, dev, &p, eni);
+    }
     return NEXT;
+}
+
+int eni_egress(struct __sk_buff *skb)
+{
+    return count_egress(skb, skb->ifindex);
+}
+
+int eni_ingress(struct __sk_buff *skb)
+{
+    return count_ingress(skb, skb->ifindex);
+}
+
+int task_egress(struct __sk_buff *skb)
+{
+    return count_egress(skb, (u32)TASK_DEV | (skb->tc_classid & 0xffff));
+}
+
+int task_ingress(struct __sk_buff *skb)
+{
+    return count_ingress(skb, (u32)TASK_DEV | (skb->tc_classid & 0xffff));
 }

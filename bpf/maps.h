@@ -18,6 +18,8 @@ enum stat {
     STAT_SENDER_FULL,       /* no room for another sender: counted in the ENI's overflow */
     STAT_ENI_FULL,          /* no room for another branch ENI: counted with its trunk */
     STAT_QUERY_EVICTED,     /* a waiting query lost its place to another */
+    STAT_VLAN_UNKNOWN,      /* tagged frames on an ENI that is no trunk: counted as the ENI's own */
+    STAT_REMOTE_EXHAUSTED,  /* no id left for another remote client: its cache is charged */
     STATS,
 };
 
@@ -35,13 +37,13 @@ struct origin {
 
 struct sender_key {
     u64 cgroup;             /* of a sender on this host; 0 when forwarded, or the kernel's own */
-    u32 dev;                /* the ENI's interface */
+    u32 dev;                /* the ENI's interface, or TASK_DEV and its class id */
     u32 ingress;            /* the interface it came in by; 0: sent on this host */
     u16 vlan;               /* branch ENI on a trunk; 0: the interface itself */
     u16 origin;             /* tag from the veth; 0: none */
+    u16 asker;              /* who wanted the name, when the sender is a cache; 0: the sender */
     u8 class;
     u8 protocol;
-    u16 zero;
 };
 
 struct source_key {
@@ -83,6 +85,24 @@ struct query {
     u64 sent_ns;
 };
 
+/* A name that a client on another node asked for here, under the hash of name and type. */
+struct ask {
+    u64 at_ns;
+    u32 asked[4];           /* the address it asked: only what that address sends on is meant */
+    u32 asker;              /* id of the client; 0: had none */
+    u32 served;             /* a query has gone out for it */
+};
+
+struct remote_key {
+    u32 address[4];
+};
+
+struct remote {
+    u64 asked_ns;           /* when it last asked for anything */
+    u32 id;
+    u32 zero;
+};
+
 BPF_ARRAY(settings, struct settings, 1);
 BPF_ARRAY(stats, u64, STATS);
 BPF_QUEUE(free_tags, u32, ORIGIN_IDS);
@@ -92,7 +112,12 @@ BPF_HASH(senders, struct sender_key, u64, MAX_SENDERS);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, MAX_SOURCES);
 BPF_HASH(enis, struct eni_key, struct eni, MAX_ENIS);
 BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
+BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
 BPF_ARRAY(queries, struct query, QUERY_SLOTS);
+BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
+BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
+BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);
+BPF_QUEUE(free_remotes, u32, REMOTE_IDS);
 
 static __always_inline void note(u32 which)
 {

@@ -36,8 +36,8 @@ enum parsed {
 };
 
 #define DNS_PORT 53
-#define ANSWERS 1               /* direction: look for answers, from port 53 */
 #define QUERIES 0               /* direction: look for packets to port 53 */
+#define INBOUND 1               /* direction: look for answers, from port 53, and for queries */
 
 #define ETHER_IPV4 0x0800
 #define ETHER_IPV6 0x86dd
@@ -106,12 +106,11 @@ static __always_inline int parse_transport(void *l4, void *data, void *end, u8 n
 {
     if (number == IP_UDP || number == IP_TCP) {
         u16 *ports = l4;
-        u16 wanted;
 
         if (l4 + 4 > end)
             return PARSED_SHORT;
-        wanted = direction == ANSWERS ? ports[0] : ports[1];
-        if (wanted != net16(DNS_PORT) && !service_address)
+        if (ports[1] != net16(DNS_PORT) && !service_address &&
+            (direction == QUERIES || ports[0] != net16(DNS_PORT)))
             return PARSED_BORING;
         p->source_port = net16(ports[0]);
         p->destination_port = net16(ports[1]);
@@ -143,7 +142,7 @@ static __always_inline int parse_ipv4(void *l3, void *data, void *end, int direc
         return PARSED_MALFORMED;
     if (ip->fragment & net16(0x1fff))
         return PARSED_FRAGMENT;
-    address = direction == ANSWERS ? ip->source : ip->destination;
+    address = direction == INBOUND ? ip->source : ip->destination;
     p->source[0] = ip->source;
     p->destination[0] = ip->destination;
     return parse_transport(l3 + length, data, end, ip->protocol, direction,
@@ -183,7 +182,7 @@ static __always_inline int parse_ipv6(void *l3, void *data, void *end, int direc
     if ((ip->version_class_flow & 0xf0) != 0x60)
         return PARSED_MALFORMED;
     number = ip->next_header;
-    address = direction == ANSWERS ? ip->source[0] : ip->destination[0];
+    address = direction == INBOUND ? ip->source[0] : ip->destination[0];
     p->ipv6 = 1;
     __builtin_memcpy(p->source, ip->source, 16);
     __builtin_memcpy(p->destination, ip->destination, 16);

@@ -14,6 +14,10 @@
 #define MAX_SOURCES 4096        /* source addresses of forwarded packets nobody owns */
 #define MAX_ENIS 256            /* ENIs, branch ENIs included */
 #define MAX_VETHS 4096          /* host-side veths that our program is attached to */
+#define MAX_TRUNKS 32           /* ENIs whose VLANs are branch ENIs */
+#define MAX_ASKS 8192           /* names lately asked for by clients on other nodes */
+#define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
+#define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
 #define MAX_RESOLVERS 8         /* resolver addresses of each family */
 #define QUERY_SLOTS 65536       /* queries waiting for an answer; a power of two */
 #define LATENCY_BUCKETS 13      /* bounds of answers.h, and one for what is slower */

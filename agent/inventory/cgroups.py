@@ -6,6 +6,7 @@ A cgroup id is the inode of its directory. The tree is found by its mount, so it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -105,6 +106,20 @@ class CgroupTree:
         """Whether it is there now; `path_of` remembers also what is gone."""
         path = self.path_of(cgroup_id)
         return path is not None and self.id_of(path) == cgroup_id
+
+    def containers(self) -> dict[str, int]:
+        """Id and a process of each container that has one, by the names of their cgroups alone."""
+        self._walk()
+        found: dict[str, int] = {}
+        for path in sorted(self._paths.values()):  # a container's own before those below it
+            match = CONTAINER_ID.search(path)
+            if match is None or match[1] in found or self._root is None:
+                continue
+            with contextlib.suppress(OSError, ValueError, IndexError):  # gone, or nobody in it
+                found[match[1]] = int(
+                    (self._root / path[1:] / "cgroup.procs").read_text().split()[0]
+                )
+        return found
 
     def _walk(self) -> None:
         self._walked_at = self._clock()

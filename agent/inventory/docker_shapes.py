@@ -17,7 +17,7 @@ from .names import NAMING_LABELS
 MAX_TEXT = 1024
 MAX_LABELS = 64
 MAX_ADDRESSES = 64
-ACTIONS = ("start", "die", "destroy")
+ACTIONS = ("create", "start", "die", "destroy")
 _T = TypeVar("_T")
 
 
@@ -46,10 +46,16 @@ class DockerContainer:
 
 @dataclass(frozen=True, slots=True)
 class DockerEvent:
-    """Something that happened to a container: *action* is start, die or destroy."""
+    """Something that happened to a container.
+
+    Attributes:
+        action: ``create``, ``start``, ``die`` or ``destroy``.
+        about: What the event itself says of it: name and labels, no pid.
+    """
 
     action: str
     id: str
+    about: DockerContainer
 
 
 def shaped(value: object, kind: type[_T]) -> _T:
@@ -113,7 +119,7 @@ def _addresses(networks: dict[str, object]) -> tuple[str, ...]:
 
 
 def to_event(facts: object) -> DockerEvent | None:
-    """One line of ``/events``; None for what is not the start, death or removal of a container.
+    """One line of ``/events``; None for what is not an action of `ACTIONS` on a container.
 
     Raises:
         ValueError: It has another shape.
@@ -121,4 +127,16 @@ def to_event(facts: object) -> DockerEvent | None:
     action, actor = member(facts, "Action", str), member(facts, "Actor", dict)
     if member(facts, "Type", str) != "container" or action not in ACTIONS:
         return None
-    return DockerEvent(action, member(actor, "ID", str)[:MAX_TEXT])
+    container_id = member(actor, "ID", str)[:MAX_TEXT]
+    attributes = member(actor, "Attributes", dict)  # its labels, with `name` and `image` among them
+    about = DockerContainer(
+        id=container_id,
+        name=member(attributes, "name", str)[:MAX_TEXT],
+        pid=None,
+        network_mode="",
+        labels=_labels(attributes),
+        cgroup_parent="",
+        addresses=(),
+        started=action == "start",
+    )
+    return DockerEvent(action, container_id, about)

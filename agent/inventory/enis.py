@@ -5,41 +5,27 @@ Names say nothing (``eth0``, ``ens5``, ``enX0``): the driver does, or the defaul
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import re
-import socket
-import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..errors import NeedError
+from .ethtool import driver
 from .links import Link
+
+__all__ = [
+    "ENI_DRIVERS",
+    "choose_enis",
+    "driver",
+    "eni_label",
+    "workload_veths",
+]
 
 ENI_DRIVERS = frozenset({"ena", "vif", "ixgbevf"})
 """Nitro, Xen and the older enhanced networking: what AL2023's own network set-up matches."""
 
-_NEVER = frozenset({"bridge", "dummy", "ifb", "bond", "team", "tun", "wireguard", "vxlan"})
+# A VLAN device is a branch ENI: its packets are counted at the trunk they leave by.
+_NEVER = frozenset({"bridge", "dummy", "ifb", "bond", "team", "tun", "wireguard", "vxlan", "vlan"})
 _ENI_ID = re.compile(r"eni-[0-9a-f]{8,17}")
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_GDRVINFO = 0x3
-
-
-def driver(interface: str) -> str | None:
-    """Name of the kernel driver behind an interface, as ethtool tells it; None when it does not.
-
-    Sysfs would do on a host, but it shows the namespace it was mounted in, not the one we are in.
-    """
-    request = struct.pack("=I192x", _ETHTOOL_GDRVINFO)
-    buffer = bytearray(request)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            data = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-            ifreq = struct.pack("=16sQ16x", interface.encode()[:15], ctypes.addressof(data))
-            fcntl.ioctl(control, _SIOCETHTOOL, ifreq)
-            found = bytes(buffer[4:36]).split(b"\0", 1)[0]
-    except OSError:
-        return None
-    return found.decode(errors="replace") or None
 
 
 def choose_enis(

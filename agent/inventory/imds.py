@@ -1,22 +1,25 @@
 """The instance metadata service (IMDSv2 only): which MAC is which ENI, in which VPC.
 
 Every packet to it comes out of the same 1024 a second that eni53 watches, so one connection
-serves a whole lookup, what cannot change is asked once, and nothing else is asked at all. It does
-not decide when to look: an ENI appearing or leaving does.
+serves a whole lookup, what cannot change is asked once, and nothing else is asked at all: a first
+lookup is 3 requests and 2 for each ENI, a later one is 1. It does not decide when to look: an ENI
+appearing or leaving does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from urllib.parse import urlsplit
 
 from ..errors import SourceError
 from ..text import clean
 from .exchange import exchange
+from .local_http import connect, prefix
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ENIS = 256
@@ -55,16 +58,28 @@ class ImdsFacts:
 class Imds:
     """Asks one metadata service. Not for two threads at a time."""
 
-    def __init__(self, base_url: str, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        timeout_s: float = 1.0,
+        total_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Send nothing yet.
 
         Args:
-            base_url: ``http://169.254.169.254``; empty turns every lookup into no packet at all.
-            timeout_s: Seconds for each whole answer.
+            base_url: ``http://169.254.169.254``; empty turns every call into no packet at all.
+            timeout_s: Seconds for connecting, and again for each whole answer.
+            total_s: Seconds after which a call asks nothing more. What it has learned is kept.
+            clock: Seconds, rising.
         """
         self._base_url = base_url
         self._timeout_s = timeout_s
+        self._total_s = total_s
+        self._clock = clock
+        self._ends_s = 0.0
         self._token = ""
+        self._token_ends_s = 0.0
         self._instance_id: str | None = None
         self._known: dict[str, ImdsEni] = {}
 
@@ -76,20 +91,29 @@ class Imds:
         """
         if not self._base_url:
             return ImdsFacts(None, {})
-        try:
-            parts = urlsplit(self._base_url)
-            # http.client would take localhost for no host, and urlsplit drops control characters.
-            if not parts.hostname or not self._base_url.isprintable():
-                raise ValueError(self._base_url)
-            https = parts.scheme == "https"
-            kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
-            connection = kind(parts.hostname, parts.port, timeout=self._timeout_s)
-        except (ValueError, http.client.InvalidURL):
-            raise SourceError(f"IMDS: not a URL: {clean(self._base_url)}") from None
-        try:
+        with self._connection() as connection:
             return self._lookup(connection)
-        finally:
-            connection.close()
+
+    def interface(self, mac: str) -> ImdsEni | None:
+        """One ENI, without a question about the others.
+
+        None when the service does not know it: not yet, if the ENI was attached a moment ago.
+
+        Raises:
+            SourceError: No answer, or not one that can be believed.
+        """
+        mac = self._believed(_MAC, mac.lower(), "MAC")
+        if not self._base_url:
+            return None
+        with self._connection() as connection:
+            return self._eni(connection, mac)
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[http.client.HTTPConnection]:
+        connection = connect("IMDS", self._base_url, self._timeout_s, ("http", "https"))
+        self._ends_s = self._clock() + self._total_s
+        with contextlib.closing(connection):
+            yield connection
 
     def _lookup(self, connection: http.client.HTTPConnection) -> ImdsFacts:
         if self._instance_id is None:
@@ -99,39 +123,48 @@ class Imds:
         macs = [self._believed(_MAC, line.rstrip("/").lower(), "MAC") for line in listing]
         if len(macs) > MAX_ENIS:
             raise self._error(f"lists {len(macs)} ENIs, more than {MAX_ENIS}")
-        enis: dict[str, ImdsEni] = {}
-        for mac in macs:
-            eni = self._known.get(mac) or self._eni(connection, mac)
-            if eni is not None:
-                enis[mac] = eni
-        # One without a CIDR is asked for again next time: a new ENI's facts arrive one by one.
-        self._known = {mac: eni for mac, eni in enis.items() if eni.vpc_cidr}
+        found_enis = ((mac, self._eni(connection, mac)) for mac in macs)
+        enis = {mac: eni for mac, eni in found_enis if eni is not None}
+        self._known = dict(enis)
         return ImdsFacts(self._instance_id, enis)
 
     def _eni(self, connection: http.client.HTTPConnection, mac: str) -> ImdsEni | None:
-        interface_id = self._get(connection, f"network/interfaces/macs/{mac}/interface-id")
+        known = self._known.get(mac)
+        if known is not None and known.vpc_cidr:
+            return known
+        path = f"network/interfaces/macs/{mac}"
+        interface_id = (
+            known.interface_id if known else self._get(connection, f"{path}/interface-id")
+        )
         if interface_id is None:  # listed before its facts are there, or detached just now
             return None
         self._believed(_ENI_ID, interface_id, "ENI id")
-        cidr = self._get(connection, f"network/interfaces/macs/{mac}/vpc-ipv4-cidr-block")
+        # The primary block, whatever others the VPC has: the resolver is in this one. It is asked
+        # for again while there is none: a new ENI's facts arrive one by one.
+        cidr = self._get(connection, f"{path}/vpc-ipv4-cidr-block")
         try:
-            return ImdsEni(interface_id, str(IPv4Network(cidr)) if cidr else None)
+            eni = ImdsEni(interface_id, str(IPv4Network(cidr)) if cidr else None)
         except ValueError:
             raise self._error(f"not an IPv4 block: {clean(cidr or '', 60)!r}") from None
+        if len(self._known) >= MAX_ENIS:  # years of tasks, each with an ENI of its own
+            self._known.pop(next(iter(self._known)))
+        self._known[mac] = eni
+        return eni
 
     def _get(self, connection: http.client.HTTPConnection, path: str) -> str | None:
         """The text at *path* under meta-data; None when there is none (404)."""
-        fresh = not self._token
+        fresh = not self._token or self._clock() >= self._token_ends_s
         if fresh:
-            self._token = self._new_token(connection)
+            ends_s = self._clock() + _TOKEN_TTL_S
+            self._token, self._token_ends_s = self._new_token(connection), ends_s
         status, text = self._exchange(connection, "GET", f"meta-data/{path}")
-        if status == http.client.UNAUTHORIZED and not fresh:
+        if status == http.client.UNAUTHORIZED:
             self._token = ""
-            return self._get(connection, path)
+            if not fresh:
+                return self._get(connection, path)
         if status == http.client.NOT_FOUND:
             return None
         if status != http.client.OK:
-            self._token = ""
             raise self._error(f"status {status} for {path}")
         return text
 
@@ -153,10 +186,12 @@ class Imds:
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, path: str
     ) -> tuple[int, str]:
+        if self._clock() >= self._ends_s:
+            raise self._error(f"not all answered within {self._total_s:g} s")
         headers = {"X-aws-ec2-metadata-token": self._token}
         if method == "PUT":
             headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_TTL_S)}
-        target = f"{urlsplit(self._base_url).path.rstrip('/')}/latest/{path}"
+        target = f"{prefix(self._base_url)}/latest/{path}"
         status, body = exchange(
             connection, method, target, headers, who=self._who(), max_bytes=MAX_BODY_BYTES
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import sys
 from collections.abc import Collection, Iterable
@@ -22,9 +21,11 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from . import rtlink
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
-_IFLA_LINK_NETNSID, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME, _IFLA_INFO_KIND = 37, 52, 53, 1
+_IFLA_LINK_NETNSID, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 37, 52, 53
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VLAN_ID = 1, 2, 1
 _RTMGRP_LINK = 0x1
 _RTMGRP_TC = 0x8
+_RTMGRP_ROUTES = 0x40 | 0x400  # IPv4 and IPv6
 _IFF_LOOPBACK = 0x8
 _RECEIVE_BUFFER = 4 << 20  # a node that starts 100 pods at once sends thousands of messages
 _RT_TABLE_MAIN = 254
@@ -41,6 +42,7 @@ class Link:
         link_netnsid: Number by which this namespace knows the peer's; None when it is this one.
         master: Index of the bridge it is a port of, else 0.
         altnames: Alternative names; AL2023 puts the ENI id here.
+        vlan: VLAN id of a link of kind ``vlan``, else 0.
     """
 
     index: int
@@ -52,6 +54,7 @@ class Link:
     link_netnsid: int | None
     master: int
     altnames: tuple[str, ...]
+    vlan: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Changes:
 def _to_link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 ships no types
     info = message.get_attr("IFLA_LINKINFO")
     kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    data = info.get_attr("IFLA_INFO_DATA") if kind == "vlan" else None
     properties = message.get_attr("IFLA_PROP_LIST")
     altnames = properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
     return Link(
@@ -87,6 +91,7 @@ def _to_link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 ships no types
         link_netnsid=message.get_attr("IFLA_LINK_NETNSID"),
         master=message.get_attr("IFLA_MASTER") or 0,
         altnames=tuple(altnames),
+        vlan=(data.get_attr("IFLA_VLAN_ID") or 0) if data else 0,
     )
 
 
@@ -102,10 +107,13 @@ def _from_wire(index: int, flags: int, found: rtlink.Attributes) -> Link:
 
     mac = found.get(_IFLA_ADDRESS, [b""])[0]
     properties = rtlink.attributes(found.get(_IFLA_PROP_LIST, [b""])[0])
+    info = rtlink.attributes(found.get(_IFLA_LINKINFO, [b""])[0])
+    kind = text(_IFLA_INFO_KIND, info)
+    data = rtlink.attributes(info.get(_IFLA_INFO_DATA, [b""])[0]) if kind == "vlan" else {}
     return Link(
         index=index,
         name=text(_IFLA_IFNAME),
-        kind=text(_IFLA_INFO_KIND, rtlink.attributes(found.get(_IFLA_LINKINFO, [b""])[0])),
+        kind=kind,
         mac=":".join(f"{byte:02x}" for byte in mac),
         loopback=bool(flags & _IFF_LOOPBACK),
         link=number(_IFLA_LINK) or 0,
@@ -115,6 +123,7 @@ def _from_wire(index: int, flags: int, found: rtlink.Attributes) -> Link:
             name.rstrip(b"\0").decode(errors="replace")
             for name in properties.get(_IFLA_ALT_IFNAME, ())
         ),
+        vlan=int.from_bytes(data.get(_IFLA_VLAN_ID, [b""])[0], sys.byteorder),
     )
 
 
@@ -153,7 +162,10 @@ class LinkTable:
         )
 
     def nsid_of(self, netns_fd: int) -> int | None:
-        """Number by which this namespace knows another; None when it has none (or is this one)."""
+        """Number by which this namespace knows another; None when it has none.
+
+        A namespace has a number for itself only when an interface elsewhere led to ask for it.
+        """
         try:
             found = self.ipr.get_netnsid(fd=netns_fd)
         except NetlinkError:
@@ -164,13 +176,17 @@ class LinkTable:
 
 
 class LinkEvents:
-    """Notifications about links and filters, on a non-blocking socket for an event loop."""
+    """Notifications about links and filters, on a non-blocking socket for an event loop.
 
-    def __init__(self) -> None:
+    Args:
+        routes: Also wake up for routes; nothing is said of them but that it is time to look.
+    """
+
+    def __init__(self, *, routes: bool = False) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        self.socket.bind((0, _RTMGRP_LINK | _RTMGRP_TC))
+        self.socket.bind((0, _RTMGRP_LINK | _RTMGRP_TC | (_RTMGRP_ROUTES if routes else 0)))
         self._marshal = MarshalRtnl()
 
     def close(self) -> None:
@@ -208,11 +224,3 @@ class LinkEvents:
 
     def _parse(self, data: bytes) -> Iterable[Any]:
         return tuple(self._marshal.parse(data))
-
-
-def netns_inode(pid: int, proc: str = "/proc") -> int | None:
-    """Identity of a process's network namespace; None when the process is gone."""
-    try:
-        return os.stat(f"{proc}/{pid}/ns/net").st_ino  # noqa: PTH116 - follows a magic link
-    except OSError:
-        return None

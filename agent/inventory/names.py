@@ -1,4 +1,4 @@
-"""What a container's labels say about whom it works for. Pure.
+"""What a container's labels, or its ECS agent, say about whom it works for. Pure.
 
 Labels are the container's own word: on ECS the agent sets its labels last, over whatever a task
 definition says, but on a plain Docker host anybody may call himself a task.
@@ -61,35 +61,63 @@ def to_workload(container: DockerContainer) -> Workload:
     return Workload("container", workload=clean(name, MAX_PART))
 
 
+def pod_workload(namespace: str, name: str, container: str = "") -> Workload:
+    """A pod, or one *container* of it, from what the runtime itself calls them."""
+    return Workload(
+        "pod",
+        namespace=clean(namespace, MAX_PART),
+        workload=clean(name, MAX_PART),
+        container=clean(container, MAX_PART),
+    )
+
+
 def is_ecs_pause(container: DockerContainer) -> bool:
     """Whether it is the pause container of an awsvpc task: it owns the task's ENI."""
     return container.labels.get(f"{ECS}container-name") == ECS_PAUSE
 
 
-def _task(labels: Mapping[str, str]) -> Workload:
-    # arn:aws:ecs:<region>:<account>:task/<cluster>/<id>; before 2018 without the cluster.
-    parts = labels[f"{ECS}task-arn"].split("/")
-    in_arn = parts[-2] if len(parts) > 2 else ""
-    cluster = labels.get(f"{ECS}cluster", "").rsplit("/", 1)[-1] or in_arn
-    family = _part(labels, f"{ECS}task-definition-family")
-    revision = _part(labels, f"{ECS}task-definition-version")
+def ecs_workload(
+    task_arn: str, cluster: str, family: str, revision: str, container: str
+) -> Workload:
+    """A container of an ECS task, from what the ECS agent says of it, on labels or when asked.
+
+    Args:
+        task_arn: Its last part is the task's id.
+        cluster: Name or ARN; empty means the one in *task_arn*, if that has one.
+        family: Of the task definition; may be empty. So may the rest.
+        revision: Of the task definition.
+        container: The container's name in it.
+    """
+    name = cluster.rsplit("/", 1)[-1] or arn_cluster(task_arn)
+    family, revision = clean(family, MAX_PART), clean(revision, MAX_PART)
     definition = f"{family}:{revision}" if family and revision else family
-    task_id = clean(parts[-1], MAX_PART)
+    task_id = clean(task_arn.rsplit("/", 1)[-1], MAX_PART)
     return Workload(
         "ecs_task",
-        namespace=clean(cluster, MAX_PART),
+        namespace=clean(name, MAX_PART),
         workload=f"{definition}/{task_id}" if definition else task_id,
-        container=_part(labels, f"{ECS}container-name"),
+        container=clean(container, MAX_PART),
     )
 
 
+def arn_cluster(task_arn: str) -> str:
+    """The cluster in ``arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID``; ARNs before 2018 have none."""
+    parts = task_arn.split("/")
+    return parts[-2] if len(parts) > 2 else ""
+
+
+def _task(labels: Mapping[str, str]) -> Workload:
+    names = ("task-arn", "cluster", "task-definition-family", "task-definition-version",
+             "container-name")  # fmt: skip
+    return ecs_workload(*(labels.get(f"{ECS}{name}", "") for name in names))
+
+
 def _pod(labels: Mapping[str, str]) -> Workload:
-    container = _part(labels, f"{KUBERNETES}container.name")
-    return Workload(
-        "pod",
-        namespace=_part(labels, f"{KUBERNETES}pod.namespace"),
-        workload=_part(labels, f"{KUBERNETES}pod.name"),
-        container="" if container == "POD" else container,
+    container = labels.get(f"{KUBERNETES}container.name", "")
+    return pod_workload(
+        labels.get(f"{KUBERNETES}pod.namespace", ""),
+        labels.get(f"{KUBERNETES}pod.name", ""),
+        "" if container == "POD" else container,
     )
 
 

@@ -93,6 +93,7 @@ class Workloads:
         self._behind: dict[int, _Namespace] = {}  # by veth, gone ones included
         self._veth_nsid: dict[int, int] = {}
         self._gone: dict[int, None] = {}  # veths, the one that went first in front
+        self._behind_eni: dict[tuple[int, int], _Namespace] = {}  # a task's own ENI
 
     # --- what the sources say ---------------------------------------------------------------
 
@@ -172,6 +173,16 @@ class Workloads:
             self._gone.pop(ifindex, None)
             self._behind.pop(ifindex, None)
 
+    def eni_appeared(self, place: tuple[int, int], netns: int) -> None:
+        """An ENI (device key, VLAN id) belongs to a task: to whoever lives in *netns* now."""
+        namespace = self._namespaces.get(netns)
+        if namespace is not None:
+            self._behind_eni[place] = namespace
+
+    def eni_gone(self, place: tuple[int, int]) -> None:
+        """Every packet of such an ENI has been reported."""
+        self._behind_eni.pop(place, None)
+
     def _forget_cgroup(self, container: Container) -> None:
         if container.cgroup_id and self._by_cgroup.get(container.cgroup_id) is container:
             del self._by_cgroup[container.cgroup_id]
@@ -210,6 +221,20 @@ class Workloads:
         """
         namespace = self._namespace_of(ifindex)
         return namespace.owner(cgroup_id) if namespace is not None else None
+
+    def of_eni(self, place: tuple[int, int], cgroup_id: int) -> Owner | None:
+        """Owner of packets on a task's own ENI; None when it is no task's.
+
+        One on the host's network that puts frames on a trunk by itself does not become the task
+        whose VLAN it chose.
+        """
+        namespace = self._behind_eni.get(place)
+        if namespace is None:
+            return None
+        sender = self._by_cgroup.get(cgroup_id)
+        if sender is not None and sender.host_network:
+            return Owner(sender.workload, sender.cgroup, sender.cgroup_id)
+        return namespace.owner(cgroup_id)
 
     def of_cgroup(self, cgroup_id: int) -> Owner | None:
         """Owner of a local sender's cgroup; None when no container has it."""

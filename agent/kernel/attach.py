@@ -34,6 +34,7 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.EINVAL}
 
 WORKLOAD_HOOKS = (("workload_ingress", INGRESS),)
 ENI_HOOKS = (("eni_egress", EGRESS), ("eni_ingress", INGRESS))
+TASK_HOOKS = (("task_egress", EGRESS), ("task_ingress", INGRESS))
 Hooks = tuple[tuple[str, str], ...]
 
 
@@ -81,19 +82,31 @@ class Attacher:
         mode: ``auto``, ``tcx`` or ``clsact``.
         ledger: File that remembers qdiscs made by us, so that the start after a kill -9 can
             remove them; None to leave that out.
+        class_id: Of our clsact filters: 16 bits that the programs of a task's namespace see, who
+            cannot see which namespace they are in.
     """
 
     def __init__(
-        self, ipr: IPRoute, loaded: Loaded, mode: str = "auto", ledger: Path | None = None
+        self,
+        ipr: IPRoute,
+        loaded: Loaded,
+        mode: str = "auto",
+        ledger: Path | None = None,
+        class_id: int = 0,
     ) -> None:
         self._ipr = ipr
         self._programs = loaded.programs
         self._ledger = ledger
+        self.class_id = class_id
         self._attached: dict[int, _Attached] = {}
         supported = mode != "clsact" and bpf.tcx_supported(loaded.programs["eni_egress"])
         if mode == "tcx" and not supported:
             raise AttachError("this kernel has no tcx (it came with Linux 6.6)")
         self.mode = "tcx" if supported else "clsact"
+
+    def use(self, ipr: IPRoute) -> None:
+        """Work with another netlink socket in the same namespace from now on."""
+        self._ipr = ipr
 
     @property
     def attached(self) -> frozenset[int]:
@@ -151,6 +164,7 @@ class Attacher:
             prio=_PRIO,
             protocol=_ETH_P_ALL,
             direct_action=True,
+            **({"classid": self.class_id} if self.class_id else {}),
         )
 
     def _has_clsact(self, ifindex: int) -> bool:

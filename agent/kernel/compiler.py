@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress")
+PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress", "task_egress", "task_ingress")
 
 # Debian and Ubuntu put BCC where only the distribution's own interpreter looks.
 _DISTRIBUTION_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
@@ -87,7 +87,7 @@ def compile_and_send(channel: socket.socket) -> None:
     bpf = bcc.BPF(text=flatten(directory, "eni53.c"), cflags=["-Wno-unused-function"])
     programs = [bpf.load_func(name, bcc.BPF.SCHED_CLS) for name in PROGRAMS]
     names = re.findall(
-        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE)\((?:\"\w+\", struct \w+, \w+, )?(\w+)",
+        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE)\((?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
         (directory / "maps.h").read_text(),
         re.MULTILINE,
     )

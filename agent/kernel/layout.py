@@ -24,6 +24,8 @@ STATS = (
     "sender_full",
     "eni_full",
     "query_evicted",
+    "vlan_unknown",
+    "remote_exhausted",
 )
 """Names of the kernel's event counters, in the order of ``enum stat`` in bpf/maps.h."""
 
@@ -38,6 +40,10 @@ SETTINGS = _read_settings()
 
 SLOT_NS = SETTINGS["SLOT_NS"]
 SLOTS = SETTINGS["SLOTS"]
+TASK_DEV = SETTINGS["TASK_DEV"]
+"""Top bit of the key of an ENI in a task's network namespace; the rest is its filter's class id."""
+REMOTE_BIT = 0x8000
+"""In an asker's id: a client on another node. Without it: an origin's tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +91,16 @@ SENDER_KEY = Layout(
         ("ingress", "I"),
         ("vlan", "H"),
         ("origin", "H"),
+        ("asker", "H"),
         ("class", "B"),
         ("protocol", "B"),
-        ("zero", "H"),
     )
 )
 SOURCE_KEY = Layout(
     (("dev", "I"), ("vlan", "H"), ("class", "B"), ("protocol", "B"), ("address", "16s"))
 )
+REMOTE_KEY = Layout((("address", "16s"),))
+REMOTE = Layout((("asked_ns", "Q"), ("id", "I"), ("zero", "I")))
 SETTINGS_VALUE = Layout(
     (
         ("resolvers4", "I"),
@@ -112,6 +120,9 @@ MAPS: dict[str, tuple[Layout | None, Layout]] = {
     "senders": (SENDER_KEY, U64),
     "sources": (SOURCE_KEY, U64),
     "enis": (ENI_KEY, ENI),
+    "trunks": (U32, U32),
+    "remotes": (REMOTE_KEY, REMOTE),
+    "free_remotes": (None, U32),
 }
 """Key and value of every map the agent touches."""
 

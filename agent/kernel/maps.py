@@ -13,6 +13,7 @@ from ..model import (
     PROTOCOLS,
     EniCounters,
     Origin,
+    Remote,
     Sample,
     SenderKey,
     Slot,
@@ -59,8 +60,26 @@ class Maps:
         for tag in tags:
             bpf.map_update(self._fds["free_tags"], None, _u32(tag))
 
-    def add_eni(self, dev: int, vlan: int = 0) -> None:
-        """Start counting on an interface. Nothing is counted on one that was not added."""
+    def free_remotes(self, ids: Iterable[int]) -> None:
+        """Put ids for remote clients into circulation; the same caution as for `free_tags`."""
+        for number in ids:
+            bpf.map_update(self._fds["free_remotes"], None, _u32(number))
+
+    def forget_remote(self, address: str) -> None:
+        """Remove a remote client; its id is the caller's to put back."""
+        packed = ipaddress.ip_address(address).packed.ljust(16, b"\0")
+        bpf.map_delete(self._fds["remotes"], packed)
+
+    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False) -> None:
+        """Start counting on an interface. Nothing is counted on one that was not added.
+
+        Args:
+            dev: Its index, or the key of an ENI in a task's namespace.
+            vlan: Of a branch ENI, else 0.
+            trunk: What is tagged on it belongs to branch ENIs, each met by its first packet.
+        """
+        if trunk:
+            bpf.map_update(self._fds["trunks"], _u32(dev), _u32(1))
         key = layout.ENI_KEY.packer.pack(dev, vlan)
         size = layout.ENI.packer.size
         if bpf.map_lookup(self._fds["enis"], key, size) is None:
@@ -68,6 +87,7 @@ class Maps:
 
     def remove_eni(self, dev: int) -> None:
         """Forget an interface that is gone, with the branch ENIs that were met on it."""
+        bpf.map_delete(self._fds["trunks"], _u32(dev))
         for (found, vlan), _ in list(self._rows("enis")):
             if found == dev:
                 bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
@@ -93,9 +113,9 @@ class Maps:
             key.ingress,
             key.vlan,
             key.origin,
+            key.asker,
             CLASSES.index(key.packet_class),
             PROTOCOLS.index(key.protocol),
-            0,
         )
         bpf.map_delete(self._fds["senders"], packed)
 
@@ -104,7 +124,8 @@ class Maps:
     def read(self) -> Sample:
         """Every counter as of now.
 
-        Senders are read before origins, so every tag in the sample has its origin in it.
+        Senders are read before origins and remotes, so whatever a row of theirs refers to is in
+        the sample.
         """
         taken_at_ns = time.monotonic_ns()
         senders = self._senders()
@@ -114,6 +135,7 @@ class Maps:
             origins=self._origins(),
             enis=self._enis(),
             sources=self._sources(),
+            remotes=self._remotes(),
             stats=self._stats(),
         )
 
@@ -136,10 +158,11 @@ class Maps:
     def _senders(self) -> dict[SenderKey, int]:
         result = {}
         for key, (count,) in self._rows("senders"):
-            cgroup, dev, ingress, vlan, origin, klass, protocol, _ = key
-            result[
-                SenderKey(dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[protocol])
-            ] = count
+            cgroup, dev, ingress, vlan, origin, asker, klass, protocol = key
+            sender = SenderKey(
+                dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[protocol], asker
+            )
+            result[sender] = count
         return result
 
     def _origins(self) -> dict[tuple[int, int], Origin]:
@@ -160,6 +183,12 @@ class Maps:
             address = _address(packed)  # type: ignore[arg-type]
             result[dev, vlan, address, CLASSES[klass], PROTOCOLS[protocol]] = count
         return result
+
+    def _remotes(self) -> dict[int, Remote]:
+        return {
+            number: Remote(_address(packed), asked_ns)  # type: ignore[arg-type]
+            for (packed,), (asked_ns, number, _) in self._rows("remotes")
+        }
 
     def _stats(self) -> dict[str, int]:
         result = {}

@@ -104,7 +104,7 @@ class TagPool:
         """Rows of an ENI that is gone; without a tag: of a veth or a local cgroup that is."""
         for key, count in sample.senders.items():
             eni_gone = key.dev not in enis
-            if key.origin and not eni_gone:
+            if (key.origin or key.asker) and not eni_gone:
                 continue
             quiet_s = self._quiet_for(key, count, now_s)
             if quiet_s < (QUIET_S if eni_gone else _ENDED_CGROUP_QUIET_S) or not settled(key):

@@ -26,7 +26,7 @@ EXPECTED: dict[str, Callable[[bytes], Verdict]] = {
 }
 
 
-_NOT_A_VERDICT = ("origin_exhausted", "query_evicted")  # of the tables, not of the frame
+_NOT_A_VERDICT = ("origin_exhausted", "query_evicted", "remote_exhausted")  # of the tables, not of the frame
 _SHORTEST = {b"\x08\x00": 34, b"\x86\xdd": 54}
 
 
@@ -69,7 +69,7 @@ class Kernel:
         return bpf.test_run(self.loaded.programs[program], frame, context=context(**fields))[0]
 
     def forget(self, vlans: Iterable[int] = ()) -> None:
-        """Start from nothing, with the ENI known, and its branches *vlans*."""
+        """Start from nothing, with the ENI known as a trunk, and its branches *vlans*."""
         sample = self.maps.read()
         for key in sample.senders:
             self.maps.forget_sender(key)
@@ -78,7 +78,7 @@ class Kernel:
         for dev in {dev for dev, _ in sample.enis}:
             self.maps.remove_eni(dev)
         for vlan in (0, *vlans):
-            self.maps.add_eni(self.dev, vlan)
+            self.maps.add_eni(self.dev, vlan, trunk=True)
 
     def observe(
         self, program: str, frames: Sequence[bytes], vlans: Iterable[int] = ()

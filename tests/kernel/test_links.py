@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from eni53.inventory.enis import workload_veths
-from eni53.inventory.links import Changes, Link, LinkEvents, LinkTable, netns_inode
+from eni53.inventory.links import Changes, Link, LinkEvents, LinkTable
+from eni53.inventory.netns import netns_inode
 from eni53.kernel.attach import WORKLOAD_HOOKS
 from eni53.wiring import Wiring
 

@@ -33,6 +33,7 @@ class Agent:
         args: Flags besides the ones that point at the lab.
         env: Further environment.
         docker: Point it at the lab's dockerd.
+        containerd: Point it at the lab's containerd, which is dockerd's and the pods' alike.
     """
 
     def __init__(
@@ -41,12 +42,16 @@ class Agent:
         *args: str,
         env: Mapping[str, str] | None = None,
         docker: bool = True,
+        containerd: bool = True,
     ) -> None:
         self.lab = lab
         self.runtime_dir = lab.directory / "eni53"
         self.log = lab.directory / f"agent-{time.monotonic_ns()}.log"
-        socket = lab.docker_socket if docker else lab.directory / "no-docker.sock"
-        self._flags = ["--runtime-dir", str(self.runtime_dir), "--docker-socket", str(socket)]
+        nowhere = lab.directory / "no-runtime.sock"
+        self._flags = ["--runtime-dir", str(self.runtime_dir)]
+        self._flags += ["--docker-socket", str(lab.docker_socket if docker else nowhere)]
+        # Always: the usual place is that of the machine's own containerd.
+        self._flags += ["--containerd-socket", str(lab.containerd_socket if containerd else nowhere)]
         self._args = args
         self._env = env or {}
         self.process: subprocess.Popen[str] | None = None

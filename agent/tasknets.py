@@ -1,0 +1,222 @@
+"""ENIs that are not in the agent's namespace: those of ECS awsvpc tasks.
+
+The ECS agent moves the ENI itself into the network namespace of a task's pause container, some time
+after that container has started; the task's own containers start when it is there. With trunking
+it is a VLAN device whose packets leave by the trunk: then it is only learned whose they are.
+
+Belongs to the one thread that talks netlink, as `wiring` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from .inventory.links import Link, LinkEvents, LinkTable
+from .inventory.netns import Netns, netns_inode
+from .kernel.attach import TASK_HOOKS, Attacher, AttachError
+from .kernel.layout import TASK_DEV
+from .kernel.loader import Loaded
+from .kernel.maps import Maps
+from .model import Branch
+
+_MAX_CLASS_ID = 0xFFFF  # of a filter's class id 16 bits reach the program
+_MAX_TASKS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEni:
+    """An ENI in a task's namespace.
+
+    Attributes:
+        dev: The key its packets are counted under.
+        netns: Inode of the namespace.
+        link: As it looks in there; its index says nothing outside.
+    """
+
+    dev: int
+    netns: int
+    link: Link
+
+
+@dataclass(slots=True)
+class _Task:
+    """One pause container's namespace. Sockets in it keep it alive: `unwatch` must come."""
+
+    pid: int
+    netns: Netns
+    events: LinkEvents
+    attacher: Attacher
+    eni: TaskEni | None = None
+    branch: Branch | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNetsState:
+    """What there is.
+
+    Attributes:
+        enis: By the key their packets are counted under.
+        branches: Branch ENIs whose device is in a task's namespace.
+        failed: Reason by a namespace that cannot be looked into or attached in.
+        events: What to wait on, by inode: when one is readable, `TaskNets.look`.
+    """
+
+    enis: Mapping[int, TaskEni] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[int, LinkEvents] = field(default_factory=dict)
+
+
+class TaskNets:
+    """Watches the namespaces of pause containers, and attaches to the ENI in each.
+
+    Args:
+        loaded: The programs.
+        maps: Their maps.
+        runtime_dir: Where the memory of our qdiscs is kept; None for none.
+    """
+
+    def __init__(self, loaded: Loaded, maps: Maps, runtime_dir: Path | None) -> None:
+        self._loaded = loaded
+        self._maps = maps
+        self._runtime_dir = runtime_dir
+        self._host = Netns.own()
+        self._tasks: dict[int, _Task] = {}  # by inode
+        self._failed: dict[str, str] = {}
+        self._last_id = 0
+
+    @property
+    def state(self) -> TaskNetsState:
+        """What is attached where, now."""
+        tasks = self._tasks.values()
+        failed = {f"net:[{task.netns.inode}]": task.failed for task in tasks if task.failed}
+        return TaskNetsState(
+            {task.eni.dev: task.eni for task in tasks if task.eni is not None},
+            tuple(task.branch for task in tasks if task.branch is not None),
+            failed | self._failed,
+            {inode: task.events for inode, task in self._tasks.items()},
+        )
+
+    def watch(self, pid: int) -> None:
+        """Begin with the namespace of a pause container."""
+        netns = Netns.of_process(pid)
+        if netns is None:
+            return
+        if netns.inode in self._tasks or netns.inode == self._host.inode:
+            netns.close()
+            return
+        name = f"net:[{netns.inode}]"
+        try:
+            if len(self._tasks) >= _MAX_TASKS:
+                raise AttachError(f"more than {_MAX_TASKS} tasks")
+            with netns.entered():
+                table = LinkTable()
+                attacher = Attacher(
+                    table.ipr, self._loaded, "clsact", self._memory(netns.inode), self._next_id()
+                )
+                attacher.sweep({i: link.name for i, link in table.links().items()})
+                table.close()
+                # Before the first look: what comes after it is not missed.
+                events = LinkEvents(routes=True)
+        except (OSError, NetlinkError, AttachError) as error:
+            self._failed[name] = str(error)
+            netns.close()
+            return
+        self._failed.pop(name, None)
+        self._tasks[netns.inode] = _Task(pid, netns, events, attacher)
+        self.look(netns.inode)
+
+    def look(self, inode: int) -> None:
+        """Something may have changed in there."""
+        task = self._tasks.get(inode)
+        if task is None:
+            return
+        try:
+            task.events.read()
+            with task.netns.entered(), contextlib.closing(LinkTable()) as table:
+                self._look(task, table)
+            task.failed = ""
+        except (OSError, NetlinkError, AttachError) as error:
+            task.failed = str(error)
+
+    def _look(self, task: _Task, table: LinkTable) -> None:
+        links = table.links()
+        found = [links[i] for i in table.default_route_interfaces() if i in links]
+        link = found[0] if found else None
+        if task.eni is not None and task.eni.link.index not in links:
+            self._lose(task)
+        if link is None or link.loopback:
+            return
+        if link.kind == "vlan":
+            # Counted at the trunk: a program here as well would count it twice.
+            if link.link_netnsid is not None and table.nsid_of(self._host.fd) == link.link_netnsid:
+                task.branch = Branch(link.link, link.vlan, link.mac.lower(), task.netns.inode)
+            return
+        if task.eni is not None and task.eni.link.index == link.index:
+            return
+        self._lose(task)
+        dev = TASK_DEV | task.attacher.class_id
+        task.attacher.use(table.ipr)
+        self._maps.add_eni(dev)
+        task.attacher.attach(link.index, link.name, TASK_HOOKS)
+        task.eni = TaskEni(dev, task.netns.inode, link)
+
+    def _lose(self, task: _Task) -> None:
+        """The ENI went away, with what was attached to it; another is another ENI.
+
+        What it has counted is removed later, when it has been reported (`Node`).
+        """
+        if task.eni is None:
+            return
+        task.attacher.forget(task.eni.link.index)
+        task.attacher.class_id = self._next_id()
+        task.eni = None
+
+    def unwatch(self, inode: int) -> None:
+        """The pause container has ended: let go of its namespace, or it stays for our sake."""
+        task = self._tasks.pop(inode, None)
+        if task is None:
+            return
+        try:
+            with task.netns.entered(), contextlib.closing(LinkTable()) as table:
+                task.attacher.use(table.ipr)
+                task.attacher.detach_all()
+        except (OSError, NetlinkError):
+            pass  # a namespace that is being taken down takes our filters with it
+        task.events.close()
+        task.netns.close()
+
+    def check(self) -> tuple[int, ...]:
+        """Try again what failed; returns what has ended without a word, to be unwatched.
+
+        Not unwatched here: somebody waits on its socket.
+        """
+        dead = []
+        for inode, task in self._tasks.items():
+            if netns_inode(task.pid) != inode:
+                dead.append(inode)
+            else:
+                self.look(inode)
+        return tuple(dead)
+
+    def stop(self) -> None:
+        """Take everything off again."""
+        for inode in list(self._tasks):
+            self.unwatch(inode)
+        self._host.close()
+
+    def _memory(self, inode: int) -> Path | None:
+        return self._runtime_dir / f"qdiscs-{inode}.json" if self._runtime_dir else None
+
+    def _next_id(self) -> int:
+        taken = {task.attacher.class_id for task in self._tasks.values()}
+        while True:
+            self._last_id = self._last_id % _MAX_CLASS_ID + 1
+            if self._last_id not in taken:
+                return self._last_id
