@@ -36,6 +36,7 @@ class EniView:
     state: str
     over_threshold_s: Mapping[float, float]
     counters: EniCounters | None
+    allowances: Mapping[str, int] | None = None
 
 
 def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bool) -> EniUsage:
@@ -73,6 +74,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         history_pps=view.windows.history_pps[view.basis],
         over_threshold_s=view.over_threshold_s,
         counters=view.counters,
+        allowances=view.allowances,
     )
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import os
 import platform
-import stat
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from . import presence
+from .check_item import Item
+from .check_wirings import SYS_ADMIN, Seen, wirings
 from .config import Config
 from .errors import NeedError, SourceError
 from .inventory.cgroups import find_root
-from .inventory.docker import DockerClient
+from .inventory.containerd import Containerd, find_socket
+from .inventory.docker import DockerClient, DockerContainer
 from .inventory.enis import choose_enis, driver, eni_label, workload_veths
 from .inventory.imds import Imds, ImdsFacts
 from .inventory.links import LinkTable
@@ -34,29 +36,11 @@ MIN_KERNEL = (5, 10)
 _CAPABILITIES = {
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_ADMIN": SYS_ADMIN,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
-_CONTAINERD = ("/run/containerd/containerd.sock", "/var/run/docker/containerd/containerd.sock")
 _MARKS = {"ok": "ok  ", "info": "·   ", "warn": "warn", "fail": "FAIL"}
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing looked at.
-
-    Attributes:
-        name: What, in a word or two.
-        status: ok, info (a fact), warn (works with less), fail (cannot run).
-        detail: What was found.
-        mend: What to do about it; empty when there is nothing to do.
-    """
-
-    name: str
-    status: str
-    detail: str
-    mend: str = ""
 
 
 def run(config: Config, *, as_json: bool) -> int:
@@ -184,6 +168,16 @@ def _links(config: Config, table: LinkTable, facts: ImdsFacts | None) -> Iterato
     yield Item("workload veths", "info", f"{len(veths)} lead into other network namespaces")
     for link in veths:
         yield from _foreign(table, link.index, link.name, (INGRESS,))
+    yield from wirings(
+        Seen(
+            links.values(),
+            {link.index for link in enis},
+            table.prefixes(links),
+            _docker(config),
+            config.runtime.containerd_socket or find_socket(),
+            find_root() is not None,
+        )
+    )
     cidrs = [e.vpc_cidr for e in facts.enis.values() if e.vpc_cidr] if facts else []
     found = resolver_addresses(
         config.resolver.addresses,
@@ -229,26 +223,33 @@ def _cgroups() -> Iterator[Item]:
         yield Item("cgroup v2", "ok", f"at {root}")
 
 
+def _docker(config: Config) -> tuple[DockerContainer, ...]:
+    try:
+        return DockerClient(config.runtime.docker_socket).containers()
+    except SourceError:
+        return ()  # said by `_runtimes`
+
+
 def _runtimes(config: Config) -> Iterator[Item]:
     try:
-        yield Item(
-            "docker", "ok", f"version {clean(DockerClient(config.runtime.docker_socket).version())}"
-        )
+        version = clean(DockerClient(config.runtime.docker_socket).version())
+        yield Item("docker", "ok", f"version {version}")
     except SourceError as error:
-        mend = "without it containers are named by their cgroup; give --docker-socket, or mount it"
+        mend = "without it ECS tasks have no names; give --docker-socket, or mount it"
         yield Item("docker", "info", clean(str(error)), mend)
-    sockets = (
-        [config.runtime.containerd_socket] if config.runtime.containerd_socket else _CONTAINERD
-    )
-    there = [path for path in sockets if _is_socket(path)]
-    yield Item("containerd", "info", f"socket at {there[0]}" if there else "no socket")
-
-
-def _is_socket(path: str) -> bool:
+    path = config.runtime.containerd_socket or find_socket()
+    mend = "without it pods have no names; give --containerd-socket, or mount it"
+    if path is None:
+        yield Item("containerd", "info", "no socket", mend)
+        return
+    client = Containerd(path)
     try:
-        return stat.S_ISSOCK(Path(path).stat().st_mode)
-    except OSError:
-        return False
+        version = client.version()
+        yield Item("containerd", "ok", f"version {version} at {clean(path)}")
+    except SourceError as error:
+        yield Item("containerd", "info", clean(str(error)), mend)
+    finally:
+        client.close()
 
 
 def _agent(config: Config) -> Iterator[Item]:

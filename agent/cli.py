@@ -66,7 +66,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_CONFIG}")
     parser.add_argument("--runtime-dir", metavar="DIR", help="default /run/eni53")
     parser.add_argument("--docker-socket", metavar="PATH", help="default: the usual place")
-    parser.add_argument("--containerd-socket", metavar="PATH", help="not used yet")
+    parser.add_argument(
+        "--containerd-socket",
+        metavar="PATH",
+        help="default: the usual places",
+    )
 
 
 def _seconds(text: str) -> float:

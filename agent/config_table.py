@@ -77,6 +77,7 @@ class RuntimeSection:
         "", rules.SOCKET, 'containerd; "": the usual places', "--containerd-socket"
     )
     ecs_introspection: str = _key("http://127.0.0.1:51678", rules.URL, 'ECS agent; "": off')
+    cni_introspection: str = _key("http://127.0.0.1:61679", rules.URL, 'VPC CNI; "": off')
     imds: str = _key("http://169.254.169.254", rules.URL, 'instance metadata; "": off')
 
 

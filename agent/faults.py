@@ -13,7 +13,7 @@ class Faults:
     def __init__(self) -> None:
         self._log = OnChange(get_logger())
         self._reasons: dict[str, str] = {}
-        self._speaking = False
+        self.spoken = False
         self.errors: Counter[tuple[str, str]] = Counter()
         self.sources_up: dict[str, bool] = {}
 
@@ -47,12 +47,12 @@ class Faults:
             self.errors["source", name] += 1
         self.sources_up[name] = up
         self._reasons[name] = reason
-        if self._speaking:
+        if self.spoken:
             self._say(name)
 
     def speak(self) -> None:
         """From here on sources are spoken of; a start that fails says one line and no more."""
-        self._speaking = True
+        self.spoken = True
         for name in self.sources_up:
             self._say(name)
 

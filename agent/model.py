@@ -273,6 +273,8 @@ class EniUsage:
         history_pps: One value a second on the configured basis, oldest first, at most 60.
         over_threshold_s: Seconds the window spent above each threshold.
         counters: The kernel's own counters of this ENI, for sinks that show answers.
+        allowances: The ENA driver's statistics of what AWS did not let through, by name, since its
+            last reset; None where the driver has none, which is not zero.
     """
 
     eni: Eni
@@ -290,6 +292,7 @@ class EniUsage:
     history_pps: tuple[float, ...] = ()
     over_threshold_s: Mapping[float, float] = field(default_factory=dict)
     counters: EniCounters | None = None
+    allowances: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

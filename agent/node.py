@@ -21,11 +21,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from .config import Config
 from .eni_names import EniNames
-from .errors import NeedError
+from .errors import NeedError, SourceError
 from .faults import Faults
 from .gather import Gather, Placer
 from .inventory.cgroups import CgroupTree, find_root
+from .inventory.cni import CniFacts
 from .inventory.links import Changes, Link, LinkEvents, LinkTable
+from .inventory.names import pod_workload
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.workloads import Workloads
 from .kernel.loader import Loaded, load
@@ -42,6 +44,7 @@ _T = TypeVar("_T")
 _RESYNC_S = 60.0
 _RUNTIME_WAIT_S = 1.5
 _IMDS_RETRY_S = 30.0
+_ALLOWANCES_S = 5.0
 _LOCK_NAME = b"\0eni53"  # an abstract socket: one to a network namespace, gone with its process
 
 
@@ -100,7 +103,9 @@ class Node:
         self._names = EniNames(self._config.runtime.imds, self._faults)
         self._gather = Gather(self._workloads, self._paused, self._unpaused)
         placer = Placer(self._cgroups, self._nsid_of)
-        self._sources = Sources(self._config, self._faults, self._cgroups, placer, self._gather)
+        self._sources = Sources(
+            self._config, self._faults, self._cgroups, placer, self._gather, self._cni_says
+        )
         self._table = await self._on_netlink(LinkTable)
         self._closers.append(lambda: self._netlink.submit(self._table.close).result())
         # First, for it is the most common mistake and answers at once.
@@ -113,6 +118,7 @@ class Node:
         await asyncio.to_thread(self._sources.wait_listed, _RUNTIME_WAIT_S)
         self._faults.speak()
         self._spawn(self._resync_for_ever())
+        self._spawn(self._read_allowances())
         if self._names.configured and self._names.facts is None:
             self._spawn(self._await_imds())
 
@@ -281,6 +287,17 @@ class Node:
         if dev in self._wired.enis or dev in self._task_nets.enis:
             self._follow(link, dev, netns, label)
 
+    def _cni_says(self, facts: CniFacts) -> None:
+        self._workloads.set_pod_addresses(
+            {a: pod_workload(pod.namespace, pod.pod) for a, pod in facts.addresses.items()}
+        )
+        for index, link in self._wired.enis.items():
+            if self._names.known(link) in facts.trunks:
+                self._spawn(self._declare_trunk(index))
+
+    async def _declare_trunk(self, index: int) -> None:
+        await self._on_netlink(lambda: self._wiring.add_trunk(index))
+
     def _set_branches(self) -> None:
         branches = (*self._wired.branches, *self._task_nets.branches)
         self._pipeline.set_branches(branches, self._names.id_of)
@@ -300,6 +317,18 @@ class Node:
             self._loop.remove_reader(events.socket)
         self._spawn(self._on_task(lambda nets: nets.unwatch(inode)))
 
+    async def _read_allowances(self) -> None:
+        """What the driver says of drops; it is asked in the thread, for the device may be slow."""
+        while True:
+            try:
+                found = await self._on_netlink(self._wiring.allowances)
+                if self._nets is not None:
+                    found |= await self._on_netlink(self._nets.allowances)
+                self._pipeline.allowances = found
+            except SourceError as error:
+                self._faults.failed("ethtool", str(error))
+            await asyncio.sleep(_ALLOWANCES_S)
+
     async def _on_task(self, work: Callable[[TaskNets], None]) -> None:
         nets = self._nets
         if nets is not None:
@@ -318,7 +347,7 @@ class Node:
         for name, reason in state.failed.items():
             self._faults.attach_failed(name, reason)
         for branch in state.branches:
-            await self._on_netlink(lambda index=branch.trunk: self._wiring.add_trunk(index))  # type: ignore[misc]
+            await self._declare_trunk(branch.trunk)
         self._set_branches()
         for dev in state.enis.keys() - before.enis.keys():
             eni = state.enis[dev]
@@ -377,18 +406,30 @@ class Node:
         )
 
     def _findings(self) -> tuple[Finding, ...]:
-        if self._resolvers.vpc_plus_two_known:
-            return ()
-        return (
-            Finding(
-                "resolver-unknown",
-                "warning",
-                "The VPC's resolver address (VPC+2) is not known: queries to it count as"
-                " dns_other, not against the limit",
-                evidence={"resolvers": ", ".join(self._resolvers.addresses)},
-                remedy="set [resolver] addresses, or let the agent reach the instance metadata",
-            ),
-        )
+        found = []
+        if not self._resolvers.vpc_plus_two_known:
+            found.append(
+                Finding(
+                    "resolver-unknown",
+                    "warning",
+                    "The VPC's resolver address (VPC+2) is not known: queries to it count as"
+                    " dns_other, not against the limit",
+                    evidence={"resolvers": ", ".join(self._resolvers.addresses)},
+                    remedy="set [resolver] addresses, or let the agent reach the instance metadata",
+                )
+            )
+        if self._faults.spoken and not self._sources.any_runtime:
+            found.append(
+                Finding(
+                    "no-runtime",
+                    "info",
+                    "Neither containerd nor Docker answers: containers go by their cgroup, and"
+                    " ENIs of awsvpc tasks are not found",
+                    remedy="mount the runtime's socket and name it with --docker-socket or"
+                    " --containerd-socket; a host without containers needs neither",
+                )
+            )
+        return tuple(found)
 
     def _health(self, sample: Sample) -> Health:
         return Health(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .alerts import EniState, Levels
@@ -55,6 +55,7 @@ class Pipeline:
         self._branches: dict[EniId, Branch] = {}
         self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
         self._dropped: set[int] = set()
+        self.allowances: Mapping[int, Mapping[str, int]] = {}
 
     def add_eni(self, eni: Eni) -> None:
         """Follow an ENI; one that is followed already keeps its label for good."""
@@ -67,6 +68,8 @@ class Pipeline:
             if self._enis[old].eni.netns != "host" or eni.netns != "host":
                 self._dropped.add(old[0])
                 self._forget(old)
+            else:  # two that claim one name; whoever was first has it
+                eni = replace(eni, label=f"{eni.label}#{eni.ifindex}.{eni.vlan}")
         limit_pps = self._config.limit.per_eni.get(eni.label, self._config.limit.pps)
         alerts = self._config.alerts
         thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
@@ -188,6 +191,7 @@ class Pipeline:
                 for threshold, slots in followed.tracker.over_threshold_slots.items()
             },
             counters=counters,
+            allowances=None if followed.eni.vlan else self.allowances.get(followed.eni.ifindex),
         )
 
     def _alive(self, workload: Workload) -> bool:

@@ -15,10 +15,13 @@ from .errors import SourceError
 from .faults import Faults
 from .gather import Gather, Place, Placer
 from .inventory.cgroups import CgroupTree, workload_of_path
+from .inventory.cni import CniFacts, CniIntrospection
 from .inventory.ecs import EcsIntrospection
 from .inventory.runtime import ContainerdFollower, DockerFollower, Seen
 
 _ASK_EVERY_S = 5.0
+_CNI_EVERY_S = 30.0
+_CNI_ABSENT_S = 300.0
 _RUNTIMES = ("docker", "containerd")
 _TREE = "cgroups"
 
@@ -32,6 +35,7 @@ class Sources:
         cgroups: The tree.
         placer: Looks up where a process is.
         gather: Puts together what they say.
+        cni_facts: Told what the VPC CNI says.
         clock: Monotonic seconds.
     """
 
@@ -42,6 +46,7 @@ class Sources:
         cgroups: CgroupTree,
         placer: Placer,
         gather: Gather,
+        cni_facts: Callable[[CniFacts], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         runtime = config.runtime
@@ -54,7 +59,10 @@ class Sources:
         self._ecs = EcsIntrospection(runtime.ecs_introspection)
         self._docker = DockerFollower(runtime.docker_socket, self)
         self._containerd = ContainerdFollower(runtime.containerd_socket, self)
+        self._cni = CniIntrospection(runtime.cni_introspection)
+        self._cni_facts = cni_facts
         self._asked_s = self._walked_s = clock() - _ASK_EVERY_S
+        self._cni_at_s = clock()
         self._asking: asyncio.Task[None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -94,6 +102,8 @@ class Sources:
         elif self._gather.nameless and now_s - self._asked_s >= _ASK_EVERY_S:
             self._asked_s = now_s
             self._asking = self._loop.create_task(self._ask_ecs())
+        elif now_s >= self._cni_at_s:
+            self._asking = self._loop.create_task(self._ask_cni())
 
     # --- what the runtimes say, from their threads --------------------------------------------
 
@@ -138,6 +148,22 @@ class Sources:
         self._faults.source("ecs", True)
         for container_id in self._gather.nameless & names.keys():
             self._gather.named(container_id, names[container_id])
+
+    async def _ask_cni(self) -> None:
+        """Which address is which pod's, and which ENI is a trunk. Few nodes have a VPC CNI."""
+        self._cni_at_s = self._clock() + _CNI_ABSENT_S
+        if not self._config.runtime.cni_introspection:
+            return
+        try:
+            facts = await asyncio.to_thread(self._cni.enis)
+        except SourceError as error:
+            if "cni" in self._faults.sources_up:
+                self._faults.source("cni", False, str(error))
+                self._cni_at_s = self._clock() + _CNI_EVERY_S
+            return
+        self._faults.source("cni", True)
+        self._cni_at_s = self._clock() + _CNI_EVERY_S
+        self._cni_facts(facts)
 
     async def _walk(self) -> None:
         """No runtime answers: the cgroup tree still tells containers, and where they are."""

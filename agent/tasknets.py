@@ -10,12 +10,14 @@ Belongs to the one thread that talks netlink, as `wiring` does.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from .inventory.ethtool import Ethtool
 from .inventory.links import Link, LinkEvents, LinkTable
 from .inventory.netns import Netns, netns_inode
 from .kernel.attach import TASK_HOOKS, Attacher, AttachError
@@ -51,6 +53,7 @@ class _Task:
     netns: Netns
     events: LinkEvents
     attacher: Attacher
+    control: socket.socket
     eni: TaskEni | None = None
     branch: Branch | None = None
     failed: str = ""
@@ -124,12 +127,13 @@ class TaskNets:
                 table.close()
                 # Before the first look: what comes after it is not missed.
                 events = LinkEvents(routes=True)
+                control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         except (OSError, NetlinkError, AttachError) as error:
             self._failed[name] = str(error)
             netns.close()
             return
         self._failed.pop(name, None)
-        self._tasks[netns.inode] = _Task(pid, netns, events, attacher)
+        self._tasks[netns.inode] = _Task(pid, netns, events, attacher, control)
         self.look(netns.inode)
 
     def look(self, inode: int) -> None:
@@ -178,6 +182,20 @@ class TaskNets:
         task.attacher.class_id = self._next_id()
         task.eni = None
 
+    def allowances(self) -> dict[int, Mapping[str, int]]:
+        """The ENA driver's own counters, by ENI; those whose driver has none are absent.
+
+        Raises:
+            SourceError: One has them and does not tell.
+        """
+        result = {}
+        for task in self._tasks.values():
+            if task.eni is not None:
+                counters = Ethtool(task.control).allowances(task.eni.link.name)
+                if counters is not None:
+                    result[task.eni.dev] = counters
+        return result
+
     def unwatch(self, inode: int) -> None:
         """The pause container has ended: let go of its namespace, or it stays for our sake."""
         task = self._tasks.pop(inode, None)
@@ -190,6 +208,7 @@ class TaskNets:
         except (OSError, NetlinkError):
             pass  # a namespace that is being taken down takes our filters with it
         task.events.close()
+        task.control.close()
         task.netns.close()
 
     def check(self) -> tuple[int, ...]:

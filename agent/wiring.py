@@ -6,6 +6,7 @@ Belongs to the one thread that talks netlink; nothing here may be called from el
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from .errors import NeedError
 from .inventory.enis import choose_enis, workload_veths
+from .inventory.ethtool import Ethtool
 from .inventory.links import Changes, Link, LinkTable
 from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
 from .kernel.loader import Loaded
@@ -105,6 +107,8 @@ class Wiring:
         self._failed: dict[str, str] = {}
         self._reasserted: dict[int, list[float]] = {}
         self._trunks: set[int] = set()
+        self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._ethtool = Ethtool(self._control)
 
     @property
     def mode(self) -> str:
@@ -164,9 +168,19 @@ class Wiring:
                 self._defend(index)
         return self._wired(started_s)
 
+    def allowances(self) -> dict[int, Mapping[str, int]]:
+        """The ENA driver's own counters, by ENI; those whose driver has none are absent.
+
+        Raises:
+            SourceError: One has them and does not tell.
+        """
+        found = ((i, self._ethtool.allowances(link.name)) for i, link in self._enis.items())
+        return {index: counters for index, counters in found if counters is not None}
+
     def stop(self) -> None:
         """Take everything off again."""
         self._attacher.detach_all()
+        self._control.close()
 
     def _choose(self) -> None:
         try:

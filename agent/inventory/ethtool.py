@@ -31,7 +31,7 @@ _SIOCETHTOOL = 0x8946
 _GDRVINFO, _GSTRINGS, _GSTATS, _GSSET_INFO = 0x3, 0x1B, 0x1D, 0x37
 _SS_STATS = 1
 _ABSENT = {errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL}  # no ethtool, no interface, no such set
-_Ioctl = Callable[[socket.socket, int, bytes], object]
+_Ioctl = Callable[[int, int, bytes], object]
 
 
 class Ethtool:
@@ -96,10 +96,10 @@ class Ethtool:
     def _count(self, interface: str) -> int:
         buffer = bytearray(struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _SS_STATS, 0))
         self._command(interface, buffer)
-        _, _, known, count = struct.unpack("=IIQI", buffer)
+        (count,) = struct.unpack_from("=I", buffer, 16)  # stays 0 where there is no such set
         if count > MAX_STATISTICS:
             raise self._error(interface, f"{count} of them")
-        return int(count) if known else 0
+        return int(count)
 
     def _table(self, interface: str, command: int, count: int, size: int) -> bytes | None:
         """*count* entries of *size* bytes; None when there is another number of them by now."""
@@ -116,12 +116,15 @@ class Ethtool:
 
     def _command(self, interface: str, buffer: bytearray) -> None:
         """Have the kernel carry out the command in *buffer*, and answer in it."""
-        name = interface.encode(errors="surrogateescape")
+        name = interface.encode(errors="surrogatepass")
         if len(name) >= _IFNAMSIZ or b"\0" in name:  # cut, it would be another interface's
             raise OSError(errno.ENODEV, "no such interface")
+        control = self._control.fileno()
+        if control < 0:
+            raise OSError(errno.EBADF, "the socket is closed")
         data = (ctypes.c_char * len(buffer)).from_buffer(buffer)
         ifreq = struct.pack("=16sQ16x", name, ctypes.addressof(data))
-        self._ioctl(self._control, _SIOCETHTOOL, ifreq)
+        self._ioctl(control, _SIOCETHTOOL, ifreq)
 
     @staticmethod
     def _error(interface: str, why: str) -> SourceError:

@@ -17,7 +17,6 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
-import h2.exceptions
 import h2.settings
 
 from ..errors import SourceError
@@ -157,11 +156,9 @@ class GrpcCall:
             for event in self._h2.receive_data(data):
                 if not self._ended:  # what a peer says after its last word does not matter
                     self._take_in(event)
-        except (SourceError, h2.exceptions.H2Error) as error:
+        except SourceError as error:
             # Later: an event that came with it would be lost, and it may be a container's only one.
             self._failure, self._ended = error.with_traceback(None), True
-        if not self._ended:
-            self._flush()
 
     def _fail(self) -> None:
         """Raise what has gone wrong, if something has. Not kept: it would hold us, and we it."""

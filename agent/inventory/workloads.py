@@ -8,7 +8,7 @@ without a socket, an old one) still belongs to the namespace's owner.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..model import Workload
@@ -93,6 +93,7 @@ class Workloads:
         self._behind: dict[int, _Namespace] = {}  # by veth, gone ones included
         self._veth_nsid: dict[int, int] = {}
         self._gone: dict[int, None] = {}  # veths, the one that went first in front
+        self._pod_addresses: Mapping[str, Workload] = {}
         self._behind_eni: dict[tuple[int, int], _Namespace] = {}  # a task's own ENI
 
     # --- what the sources say ---------------------------------------------------------------
@@ -173,6 +174,10 @@ class Workloads:
             self._gone.pop(ifindex, None)
             self._behind.pop(ifindex, None)
 
+    def set_pod_addresses(self, addresses: Mapping[str, Workload]) -> None:
+        """Which pod has which address, as the CNI has given them out."""
+        self._pod_addresses = addresses
+
     def eni_appeared(self, place: tuple[int, int], netns: int) -> None:
         """An ENI (device key, VLAN id) belongs to a task: to whoever lives in *netns* now."""
         namespace = self._namespaces.get(netns)
@@ -249,6 +254,8 @@ class Workloads:
     def of_address(self, address: str) -> Owner | None:
         """Owner of an un-NATed source address; None when unknown or not of one workload alone."""
         owners = {_whole(c) for c in self._running.values() if address in c.addresses}
+        if not owners and address in self._pod_addresses:
+            return Owner(self._pod_addresses[address])
         return Owner(owners.pop()) if len(owners) == 1 else None
 
 

@@ -102,8 +102,17 @@ def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         "Seconds that the one-second window spent over a part of the limit.",
         labels=(*_ENI, "threshold"),
     )
+    exceeded = CounterMetricFamily(
+        "eni53_ena_allowance_exceeded",
+        "Packets that AWS held back or dropped, as the ENA driver counts since its last reset.",
+        labels=(*_ENI, "allowance"),
+    )
     for usage in enis:
         labels = _eni(usage)
+        for name, count in (usage.allowances or {}).items():
+            allowance = name.removesuffix("_allowance_exceeded")
+            if allowance != name:
+                exceeded.add_metric((*labels, allowance), count)
         for (packet_class, protocol), count in sorted(usage.protocols.items()):
             packets.add_metric((*labels, packet_class, protocol), count)
         for basis in BASIS_CLASSES:
@@ -113,7 +122,7 @@ def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         ratio.add_metric(labels, usage.utilization)
         for threshold, seconds in usage.over_threshold_s.items():
             over.add_metric((*labels, f"{threshold:g}"), seconds)
-    yield from (packets, window, peak, limit, ratio, over)
+    yield from (packets, window, peak, limit, ratio, over, exceeded)
 
 
 def _workload_families(snapshot: Snapshot) -> Iterator[Metric]:

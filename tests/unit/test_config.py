@@ -61,6 +61,7 @@ def test_every_setting_can_be_written_in_a_file(tmp_path):
         docker_socket = "/a"
         containerd_socket = "/b"
         ecs_introspection = ""
+        cni_introspection = ""
         imds = ""
         [metrics]
         max_workloads = 0

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from eni53.errors import SourceError
 from eni53.inventory.imds import Imds, ImdsEni, ImdsFacts
+from eni53.inventory.resolvers import resolver_addresses
 
 MAC_A, MAC_B = "02:c5:f8:3e:6b:27", "0e:49:61:0f:c3:11"
 MACS = "network/interfaces/macs/"
@@ -157,8 +158,92 @@ def test_nothing_needless_is_asked(metadata):
     assert metadata.connections == 1
     metadata.asked.clear()
     assert imds.lookup().enis == {MAC_A: ENI_A, MAC_B: ENI_B}
-    incomplete = [f"{MACS}{MAC_B}/interface-id", f"{MACS}{MAC_B}/vpc-ipv4-cidr-block"]
-    assert metadata.asked == [MACS, *incomplete]
+    assert metadata.asked == [MACS, f"{MACS}{MAC_B}/vpc-ipv4-cidr-block"]
+
+
+def many(count):
+    """Facts of an instance with *count* complete ENIs."""
+    macs = [f"02:00:00:00:00:{number:02x}" for number in range(count)]
+    facts = {"instance-id": "i-0123456789abcdef0", MACS: "".join(f"{mac}/\n" for mac in macs)}
+    for number, mac in enumerate(macs):
+        facts[f"{MACS}{mac}/interface-id"] = f"eni-{number:017x}"
+        facts[f"{MACS}{mac}/vpc-ipv4-cidr-block"] = "10.0.0.0/16"
+    return facts
+
+
+@pytest.mark.parametrize(("enis", "requests"), [(2, 7), (15, 33)])
+def test_the_price_of_a_lookup_is_known(metadata, enis, requests):
+    """Three requests and two for each ENI; a later lookup is one, an ENI known by then none."""
+    metadata.facts = many(enis)
+    imds = Imds(metadata.url)
+    assert len(imds.lookup().enis) == enis
+    assert len(metadata.asked) == requests
+    metadata.asked.clear()
+    assert imds.interface("02:00:00:00:00:01") == ImdsEni(f"eni-{1:017x}", "10.0.0.0/16")
+    assert len(imds.lookup().enis) == enis
+    assert metadata.asked == [MACS]
+
+
+def test_one_interface_is_asked_for_alone(metadata):
+    """By MAC in either case, over one connection, and with the token that is still good."""
+    imds = Imds(metadata.url)
+    assert imds.interface(MAC_A.upper()) == ENI_A
+    facts = [f"{MACS}{MAC_A}/interface-id", f"{MACS}{MAC_A}/vpc-ipv4-cidr-block"]
+    assert metadata.asked == ["PUT /latest/api/token", *facts]
+    assert metadata.connections == 1
+    metadata.asked.clear()
+    assert imds.interface(MAC_B) == ENI_B
+    assert imds.interface(MAC_A) == ENI_A
+    assert metadata.asked == [path.replace(MAC_A, MAC_B) for path in facts]
+
+
+def test_an_interface_comes_to_be_known_bit_by_bit(metadata):
+    """The service is eventually consistent: nothing, then an id, then a block; nothing twice."""
+    block = f"{MACS}{MAC_A}/vpc-ipv4-cidr-block"
+    metadata.facts = {}
+    imds = Imds(metadata.url)
+    assert imds.interface(MAC_A) is None
+    metadata.facts[f"{MACS}{MAC_A}/interface-id"] = ENI_A.interface_id
+    assert imds.interface(MAC_A) == ImdsEni(ENI_A.interface_id, None)
+    metadata.facts[block] = "10.0.0.0/16"
+    metadata.asked.clear()
+    assert imds.interface(MAC_A) == ENI_A
+    assert metadata.asked == [block]
+
+
+@pytest.mark.parametrize("mac", ["", "../../user-data", f"{MAC_A}/", f"{MAC_A}\n", "02:00"])
+def test_only_a_mac_becomes_part_of_a_path(metadata, mac):
+    """Whatever the kernel calls an address: a device without one has none."""
+    with pytest.raises(SourceError, match="not MAC: "):
+        Imds(metadata.url).interface(mac)
+    assert metadata.asked == []
+
+
+def test_an_interface_the_service_cannot_tell_now_is_an_error(metadata):
+    """503 is not "no such interface"; and the token is not to blame for it."""
+    metadata.failing[f"{MACS}{MAC_A}/interface-id"] = 503
+    imds = Imds(metadata.url)
+    with pytest.raises(SourceError, match=rf"status 503 for {MACS}{MAC_A}/interface-id$"):
+        imds.interface(MAC_A)
+    metadata.failing.clear()
+    assert imds.interface(MAC_A) == ENI_A
+    assert metadata.asked.count("PUT /latest/api/token") == 1
+
+
+def test_what_is_remembered_is_bounded(metadata):
+    """Every task may bring an ENI of its own for years; the latest are remembered."""
+    metadata.facts = {}
+    imds = Imds(metadata.url)
+    macs = [f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}" for number in range(257)]
+    for mac in macs:
+        metadata.facts[f"{MACS}{mac}/interface-id"] = "eni-12345678"
+        metadata.facts[f"{MACS}{mac}/vpc-ipv4-cidr-block"] = "10.0.0.0/16"
+        assert imds.interface(mac)
+    metadata.asked.clear()
+    assert imds.interface(macs[-1])
+    assert metadata.asked == []
+    assert imds.interface(macs[0])
+    assert len(metadata.asked) == 2
 
 
 def test_an_expired_token_is_renewed_once(metadata):
@@ -169,6 +254,34 @@ def test_an_expired_token_is_renewed_once(metadata):
     metadata.asked.clear()
     assert imds.lookup().enis[MAC_A] == ENI_A
     assert metadata.asked[:3] == [MACS, "PUT /latest/api/token", MACS]
+
+
+def test_a_token_is_renewed_when_its_time_is_over(metadata):
+    """Six hours; a 401 would tell as well, at the price of one more request."""
+    now_s = 1000.0
+    imds = Imds(metadata.url, clock=lambda: now_s)
+    imds.lookup()
+    metadata.asked.clear()
+    now_s += 21599.0
+    imds.lookup()
+    assert metadata.asked[0] == MACS
+    metadata.asked.clear()
+    metadata.token = "another"  # noqa: S105
+    now_s += 1.0
+    assert imds.lookup().enis[MAC_A] == ENI_A
+    assert metadata.asked[:2] == ["PUT /latest/api/token", MACS]
+
+
+def test_a_renewed_token_that_is_refused_is_an_error(metadata):
+    """One new token to a question, in `interface` as in `lookup`."""
+    imds = Imds(metadata.url)
+    imds.lookup()
+    path = f"{MACS}{MAC_B}/vpc-ipv4-cidr-block"
+    metadata.failing[path] = 401
+    metadata.asked.clear()
+    with pytest.raises(SourceError, match=rf"status 401 for {path}$"):
+        imds.interface(MAC_B)
+    assert metadata.asked == [path, "PUT /latest/api/token", path]
 
 
 def test_a_token_that_is_never_accepted_is_an_error(metadata):
@@ -254,6 +367,26 @@ def test_a_token_must_fit_a_header(metadata, token):
 def test_turned_off_means_no_packet_and_no_facts():
     """An empty URL is a choice, not a failure."""
     assert Imds("").lookup() == ImdsFacts(None, {})
+    assert Imds("").interface(MAC_A) is None
+
+
+def test_an_interface_with_ipv6_only(metadata):
+    """It has no local-ipv4s and its subnet no IPv4 block; its VPC always has one."""
+    base = f"{MACS}{MAC_B}/"
+    metadata.facts |= {base + "ipv6s": "2001:db8::1", base + "vpc-ipv4-cidr-block": "10.7.0.0/16"}
+    assert Imds(metadata.url).lookup().enis[MAC_B].vpc_cidr == "10.7.0.0/16"
+    assert base + "local-ipv4s" not in metadata.asked
+
+
+def test_the_primary_block_of_several_names_the_resolver(metadata):
+    """VPC+2 is in the primary one, however many were added and in whatever order they are told."""
+    base = f"{MACS}{MAC_A}/"
+    metadata.facts[base + "vpc-ipv4-cidr-blocks"] = "100.64.0.0/16\n10.0.0.0/16"
+    metadata.facts[base + "subnet-ipv4-cidr-block"] = "100.64.3.0/24"
+    cidr = Imds(metadata.url).lookup().enis[MAC_A].vpc_cidr
+    found = resolver_addresses((), [cidr], (), ("100.64.3.9/24",))
+    assert "10.0.0.2" in found.addresses
+    assert "100.64.0.2" not in found.addresses
 
 
 def test_proxies_are_not_used(metadata, monkeypatch):
@@ -274,7 +407,15 @@ def test_a_prefix_in_the_url_is_kept(metadata):
 )
 def test_a_url_that_is_none_is_an_error(url):
     """Whatever the settings let through, a lookup fails in one line."""
-    assert refusal(url).startswith("IMDS: not a URL: http://")
+    assert refusal(url).startswith("IMDS: not an http:// or https:// URL: http://")
+
+
+@pytest.mark.parametrize("host", ["localhost", "imds.internal", "169.254.43518", "[fe80::1%25e]"])
+def test_a_name_is_refused_and_not_resolved(host, monkeypatch):
+    """The question to DNS would leave by the ENI whose packets are counted."""
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    url = f"http://{host}:80/x"
+    assert refusal(url) == f"IMDS: {url} has no IP address: a name would be asked of DNS"
 
 
 def test_nobody_listening_is_an_error():
@@ -291,6 +432,26 @@ def test_silence_is_an_error_with_a_hint():
             f"IMDS at {url}: no full answer within 0.1 s "
             "(outside the host's network, the metadata hop limit must be 2)"
         )
+
+
+def test_slow_answers_end_a_lookup_and_are_not_lost(metadata):
+    """Each in time, all together too late: the next lookup goes on from there."""
+    metadata.facts = many(15)
+    now_s = 0.0
+
+    def clock():
+        nonlocal now_s
+        now_s += 0.1
+        return now_s
+
+    imds = Imds(metadata.url, clock=clock)
+    with pytest.raises(SourceError, match=r": not all answered within 5 s$"):
+        imds.lookup()
+    assert 3 < len(metadata.asked) < 33
+    first = set(metadata.asked)
+    metadata.asked.clear()
+    assert len(imds.lookup().enis) == 15
+    assert len(first & set(metadata.asked)) <= 2  # the list, and the ENI that was cut in two
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
