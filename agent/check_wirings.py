@@ -58,9 +58,7 @@ def _docker(seen: Seen) -> Iterator[Item]:
     if bridged:
         named = sum(c in tasks for c in bridged)
         detail = f"bridged containers: {len(bridged)}, of ECS tasks: {named}"
-        mend = (
-            "" if seen.containerd else "without containerd the shortest-lived stay unnamed"
-        )
+        mend = "" if seen.containerd else "without containerd the shortest-lived stay unnamed"
         yield Item("docker bridge", "ok" if not mend else "info", detail, mend)
     hosted = [c for c in seen.containers if c.network_mode == "host"]
     if hosted:

@@ -115,6 +115,16 @@ _READ: Mapping[str, Callable[[str], object]] = {
 }
 
 
+def _has_ip(value: str) -> bool:
+    parts = urlsplit(value)
+    try:
+        return (
+            parts.scheme == "http" and "%" not in value and bool(ip_address(parts.hostname or ""))
+        )
+    except ValueError:
+        return False
+
+
 def _is_url(value: str) -> bool:
     # urlsplit drops tabs and newlines in silence, so they are refused before it sees them.
     if not value.isascii() or not value.isprintable() or " " in value:
@@ -170,6 +180,12 @@ RATIO = Rule("number", "a number above 0 and at most 1", lambda value: 0 < value
 SECONDS = Rule("number", "a number of seconds from 0 to 3600", lambda value: 0 <= value <= 3600)
 SWITCH = Rule("boolean", "true or false", lambda value: isinstance(value, bool))
 URL = Rule("text", 'an http:// or https:// URL, or ""', lambda value: not value or _is_url(value))
+# A host name would be looked up before each question, by the tool that watches such look-ups.
+NODE_URL = Rule(
+    "text",
+    'an http:// URL with an IP address, or ""',
+    lambda value: not value or (_is_url(value) and _has_ip(value)),
+)
 SOCKET = Rule(
     "text",
     'an absolute path of at most 107 bytes, or ""',

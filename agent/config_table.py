@@ -76,9 +76,9 @@ class RuntimeSection:
     containerd_socket: str = _key(
         "", rules.SOCKET, 'containerd; "": the usual places', "--containerd-socket"
     )
-    ecs_introspection: str = _key("http://127.0.0.1:51678", rules.URL, 'ECS agent; "": off')
-    cni_introspection: str = _key("http://127.0.0.1:61679", rules.URL, 'VPC CNI; "": off')
-    imds: str = _key("http://169.254.169.254", rules.URL, 'instance metadata; "": off')
+    ecs_introspection: str = _key("http://127.0.0.1:51678", rules.NODE_URL, 'ECS agent; "": off')
+    cni_introspection: str = _key("http://127.0.0.1:61679", rules.NODE_URL, 'VPC CNI; "": off')
+    imds: str = _key("http://169.254.169.254", rules.NODE_URL, 'instance metadata; "": off')
 
 
 @dataclass(frozen=True, slots=True)

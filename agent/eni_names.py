@@ -53,6 +53,10 @@ class EniNames:
         """MAC to ENI id, from a source other than the metadata service."""
         self._ids |= ids
 
+    def is_taken(self, eni_id: str) -> bool:
+        """Whether an ENI goes by that id already."""
+        return eni_id in self._ids.values()
+
     def known(self, link: Link) -> str:
         """Its label by what is known now."""
         return eni_label(link, self._ids)

@@ -28,13 +28,14 @@ from .inventory.cgroups import CgroupTree, find_root
 from .inventory.cni import CniFacts
 from .inventory.links import Changes, Link, LinkEvents, LinkTable
 from .inventory.names import pod_workload
+from .inventory.pod_eni import BranchEni
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.workloads import Workloads
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
 from .kernel.remotes import RemotePool
 from .kernel.tags import TagPool
-from .model import Eni, Finding, Health, Sample, Snapshot
+from .model import Branch, Eni, Finding, Health, Sample, Snapshot
 from .pipeline import Pipeline
 from .sources import Sources
 from .tasknets import TaskNets, TaskNetsState
@@ -104,7 +105,13 @@ class Node:
         self._gather = Gather(self._workloads, self._paused, self._unpaused)
         placer = Placer(self._cgroups, self._nsid_of)
         self._sources = Sources(
-            self._config, self._faults, self._cgroups, placer, self._gather, self._cni_says
+            self._config,
+            self._faults,
+            self._cgroups,
+            placer,
+            self._gather,
+            self._cni_says,
+            self._pods_say,
         )
         self._table = await self._on_netlink(LinkTable)
         self._closers.append(lambda: self._netlink.submit(self._table.close).result())
@@ -295,12 +302,22 @@ class Node:
             if self._names.known(link) in facts.trunks:
                 self._spawn(self._declare_trunk(index))
 
+    def _pods_say(self, written: tuple[BranchEni, ...]) -> None:
+        # Anybody who may edit a pod may write there. So it names only a branch that is here by
+        # itself, with that VLAN id and that MAC, and takes no name from another ENI.
+        here = {(branch.vlan, branch.mac) for branch in self._branches()}
+        for eni in written:
+            if (eni.vlan, eni.mac) in here and not self._names.is_taken(eni.eni_id):
+                self._names.learn({eni.mac: eni.eni_id})
+
     async def _declare_trunk(self, index: int) -> None:
         await self._on_netlink(lambda: self._wiring.add_trunk(index))
 
+    def _branches(self) -> tuple[Branch, ...]:
+        return (*self._wired.branches, *self._task_nets.branches)
+
     def _set_branches(self) -> None:
-        branches = (*self._wired.branches, *self._task_nets.branches)
-        self._pipeline.set_branches(branches, self._names.id_of)
+        self._pipeline.set_branches(self._branches(), self._names.id_of)
 
     # --- ENIs of tasks -----------------------------------------------------------------------
 

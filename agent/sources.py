@@ -17,6 +17,7 @@ from .gather import Gather, Place, Placer
 from .inventory.cgroups import CgroupTree, workload_of_path
 from .inventory.cni import CniFacts, CniIntrospection
 from .inventory.ecs import EcsIntrospection
+from .inventory.pod_eni import BranchEni
 from .inventory.runtime import ContainerdFollower, DockerFollower, Seen
 
 _ASK_EVERY_S = 5.0
@@ -36,6 +37,7 @@ class Sources:
         placer: Looks up where a process is.
         gather: Puts together what they say.
         cni_facts: Told what the VPC CNI says.
+        branch_enis: Told which branch ENIs are written on pods.
         clock: Monotonic seconds.
     """
 
@@ -47,6 +49,7 @@ class Sources:
         placer: Placer,
         gather: Gather,
         cni_facts: Callable[[CniFacts], None],
+        branch_enis: Callable[[tuple[BranchEni, ...]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         runtime = config.runtime
@@ -61,6 +64,7 @@ class Sources:
         self._containerd = ContainerdFollower(runtime.containerd_socket, self)
         self._cni = CniIntrospection(runtime.cni_introspection)
         self._cni_facts = cni_facts
+        self._branch_enis = branch_enis
         self._asked_s = self._walked_s = clock() - _ASK_EVERY_S
         self._cni_at_s = clock()
         self._asking: asyncio.Task[None] | None = None
@@ -120,6 +124,10 @@ class Sources:
     def ended(self, source: str, container_id: str) -> None:
         """One has ended."""
         self._in_loop(lambda: self._gather.ended(container_id))
+
+    def branches(self, enis: tuple[BranchEni, ...]) -> None:
+        """Branch ENIs as they are written on the pods."""
+        self._in_loop(lambda: self._branch_enis(enis))
 
     def answered(self, source: str, up: bool, reason: str) -> None:
         """The source answers, or does not."""

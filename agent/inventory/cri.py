@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from ..errors import SourceError
 from ..text import clean
-from . import protobuf
+from . import pod_eni, protobuf
 from .grpc_unix import NOT_FOUND, GrpcClient, GrpcError
+from .pod_eni import BranchEni
 
 MAX_ADDRESSES = 64
 MAX_INFO = 4 * 1024 * 1024
@@ -27,13 +28,20 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PodSandbox:
-    """One pod; *ready* is whether its sandbox runs."""
+    """One pod.
+
+    Attributes:
+        ready: Whether its sandbox runs.
+        branch_enis: Those it had when its sandbox was made; their ids are whatever was written on
+            the pod.
+    """
 
     id: str
     name: str
     namespace: str
     uid: str
     ready: bool
+    branch_enis: tuple[BranchEni, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,10 @@ def _items(answer: bytes) -> list[bytes]:
 
 
 def _pod(item: bytes) -> PodSandbox:
-    fields = protobuf.decode(item, (1, 2, 3))
+    fields = protobuf.decode(item, (1, 2, 3, 6))
+    written = protobuf.string_map(
+        fields, 6, limit=1, first=(pod_eni.ANNOTATION,), max_text=pod_eni.MAX_TEXT
+    )
     metadata = protobuf.message(fields, 2)
     return PodSandbox(
         id=_id(fields),
@@ -137,6 +148,7 @@ def _pod(item: bytes) -> PodSandbox:
         namespace=protobuf.text(metadata, 3),
         uid=protobuf.text(metadata, 2),
         ready=protobuf.number(fields, 3) == 0,
+        branch_enis=pod_eni.parse_pod_eni(written.get(pod_eni.ANNOTATION, "")),
     )
 
 

@@ -23,6 +23,7 @@ from .docker import DEFAULT_SOCKET, DockerClient
 from .docker_shapes import DockerContainer
 from .grpc_unix import GrpcError
 from .names import is_ecs_pause, pod_workload, to_workload
+from .pod_eni import BranchEni
 
 _RETRY_S = 3.0
 _RELIST_S = 60.0
@@ -62,6 +63,9 @@ class Listener(Protocol):
 
     def ended(self, source: str, container_id: str) -> None:
         """One has ended."""
+
+    def branches(self, enis: tuple[BranchEni, ...]) -> None:
+        """Branch ENIs as they are written on the pods, by those who may write there."""
 
     def answered(self, source: str, up: bool, reason: str) -> None:
         """The source answers, or *reason* why it does not."""
@@ -264,6 +268,7 @@ class ContainerdFollower(Follower):
         seen += [Seen(container_id, None, pid) for container_id, pid in pids.items()]
         seen += [Seen(i, None, pid) for i, pid in containerd.tasks(_DOCKER).items()]
         self._listener.listed(self.name, tuple(seen))
+        self._listener.branches(tuple(eni for pod in pods.values() for eni in pod.branch_enis))
 
     def _relist(self, containerd: Containerd, cri: Cri, over: threading.Event) -> None:
         """Now and then the whole truth: addresses of new pods soon, and what was missed."""

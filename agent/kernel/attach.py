@@ -218,6 +218,8 @@ class Attacher:
         attached = self._attached.pop(ifindex, None)
         for fd in attached.links if attached else ():
             os.close(fd)
+        if attached is not None and attached.qdisc_is_ours:
+            self._remember()  # or the file stays, and is believed of another of the same number
 
     def sweep(self, ifindexes: dict[int, str]) -> int:
         """Remove what an eni53 that was killed left on these interfaces (index → name).

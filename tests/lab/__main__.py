@@ -22,6 +22,7 @@ def main(argv: list[str]) -> int:
     up.add_argument("--id", dest="lab_id", help="name of the lab; random by default")
     up.add_argument("--no-docker", action="store_true")
     up.add_argument("--docker-ipv6", action="store_true")
+    up.add_argument("--pods", action="store_true", help="containerd with CRI, wired as on EKS")
     up.add_argument("--no-limit", action="store_true", help="drop nothing above 1024 pps")
     commands.add_parser("sweep", help="remove what labs with a dead owner left behind")
     args = parser.parse_args(argv)
@@ -51,6 +52,7 @@ def hold(args: argparse.Namespace) -> int:
         enis=args.enis,
         docker=not args.no_docker,
         docker_ipv6=args.docker_ipv6,
+        pods=args.pods,
         limit_pps=limit,
         lab_id=args.lab_id,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
@@ -61,6 +63,8 @@ def hold(args: argparse.Namespace) -> int:
         if not args.no_docker:
             print(f"  docker          export DOCKER_HOST=unix://{lab.docker_socket}")
             print(f"  eni53 there     .venv/bin/eni53 top --docker-socket {lab.docker_socket}")
+        if args.pods:
+            print(f"  containerd      ctr -a {lab.containerd_socket} -n k8s.io containers list")
         print(f"  logs            {lab.directory}", flush=True)
         while True:
             signal.pause()

@@ -51,7 +51,10 @@ class Agent:
         self._flags = ["--runtime-dir", str(self.runtime_dir)]
         self._flags += ["--docker-socket", str(lab.docker_socket if docker else nowhere)]
         # Always: the usual place is that of the machine's own containerd.
-        self._flags += ["--containerd-socket", str(lab.containerd_socket if containerd else nowhere)]
+        self._flags += [
+            "--containerd-socket",
+            str(lab.containerd_socket if containerd else nowhere),
+        ]
         self._args = args
         self._env = env or {}
         self.process: subprocess.Popen[str] | None = None

@@ -7,6 +7,7 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .shell import LabError
@@ -21,10 +22,11 @@ APPLETS = (
 )  # fmt: skip
 
 
-def archive(busybox: bytes, machine: str) -> bytes:
+def archive(busybox: bytes, machine: str, name: str = NAME, env: Sequence[str] = ()) -> bytes:
     """The tar that ``docker load`` and ``ctr images import`` take.
 
-    The same input gives the same bytes, hence the same image id.
+    *env* is what every container of it has in its environment, besides the PATH. The same input
+    gives the same bytes, hence the same image id.
     """
     layer = _layer(busybox)
     layer_digest = hashlib.sha256(layer).hexdigest()
@@ -34,7 +36,7 @@ def archive(busybox: bytes, machine: str) -> bytes:
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
             "config": {
-                "Env": ["PATH=/bin:/usr/local/bin:/usr/bin:/usr/sbin"],
+                "Env": ["PATH=/bin:/usr/local/bin:/usr/bin:/usr/sbin", *env],
                 "Cmd": ["/bin/sleep", "86400"],
                 "WorkingDir": "/",
             },
@@ -45,7 +47,7 @@ def archive(busybox: bytes, machine: str) -> bytes:
     ).encode()
     config_name = hashlib.sha256(config).hexdigest() + ".json"
     layer_name = f"{layer_digest}/layer.tar"
-    manifest = [{"Config": config_name, "RepoTags": [NAME], "Layers": [layer_name]}]
+    manifest = [{"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, config_name, config)
@@ -54,13 +56,13 @@ def archive(busybox: bytes, machine: str) -> bytes:
     return out.getvalue()
 
 
-def write(path: Path) -> None:
-    """Write the archive for this machine to *path*."""
+def write(path: Path, name: str = NAME, env: Sequence[str] = ()) -> None:
+    """Write the archive for this machine to *path*; see ``archive``."""
     try:
         busybox = BUSYBOX.read_bytes()
     except FileNotFoundError as error:
         raise LabError(f"{BUSYBOX} is missing: install busybox-static") from error
-    path.write_bytes(archive(busybox, platform.machine()))
+    path.write_bytes(archive(busybox, platform.machine(), name, env))
 
 
 def _layer(busybox: bytes) -> bytes:

@@ -1,20 +1,29 @@
 """An instance metadata service, version 2, with the paths and codes of the EC2 User Guide.
 
-Run as a script inside the vpc namespace: ``imds.py TREE.json ADDRESS...``. TREE.json maps a path
-below /latest/ to its text. A path ending in "/" is a list and is made from the paths below it.
+Run as a script inside the vpc namespace: ``imds.py STATE.json ADDRESS...``. It reads STATE.json
+again whenever that has changed: "tree" maps a path below /latest/ to its text (one ending in "/" is
+a list and is made from the paths below it), "modes" are faults:
+
+    expired    401 once a token was used "uses" times, or is "seconds" old
+    503        for everything
+    silent     accepts a connection, reads the request and never answers
+    no-token   the same for token requests only: how a hop limit of 1 looks from a container
 """
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import secrets
+import select
 import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - a header, not a secret
@@ -35,11 +44,38 @@ def listing(tree: Mapping[str, str], path: str) -> str | None:
     return "\n".join(sorted(names)) or None
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers one request. ``tree`` and ``tokens`` are set on the class before serving."""
+class State:
+    """The state file, as it is now."""
 
-    tree: Mapping[str, str]
-    tokens: dict[str, float]
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: tuple[tuple[int, int], dict[str, Any]] | None = None
+        self._lock = threading.Lock()
+
+    def now(self) -> dict[str, Any]:
+        """Its content, parsed again only when it is another file than before."""
+        with self._lock:
+            seen = self._path.stat()
+            version = (seen.st_ino, seen.st_mtime_ns)
+            if self._read is None or self._read[0] != version:
+                self._read = (version, json.loads(self._path.read_text()))
+            return self._read[1]
+
+
+@dataclasses.dataclass(slots=True)
+class Token:
+    """A session token: when it was given, when it ends, and how often it opened the door."""
+
+    since: float
+    until: float
+    uses: int = 0
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one request. ``state`` and ``tokens`` are set on the class before serving."""
+
+    state: State
+    tokens: dict[str, Token]
     server_version = "EC2ws"
     protocol_version = "HTTP/1.1"
     timeout = 10
@@ -48,6 +84,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Hand out a session token."""
+        if self._faulty("silent", "no-token"):
+            return
         # Real IMDS refuses what came through a proxy: that is its guard against SSRF.
         if self.path != "/latest/api/token" or "X-Forwarded-For" in self.headers:
             self._answer(403)
@@ -58,20 +96,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if len(self.tokens) >= MAX_TOKENS:
             self.tokens.clear()
-        token = secrets.token_urlsafe(42)
-        self.tokens[token] = time.monotonic() + int(ttl)
+        token, now = secrets.token_urlsafe(42), time.monotonic()
+        self.tokens[token] = Token(now, now + int(ttl))
         self._answer(200, token, {TTL: ttl})
 
     def do_GET(self) -> None:
         """Answer a metadata path to who holds a token."""
-        if self.tokens.get(self.headers.get(TOKEN, ""), 0.0) < time.monotonic():
+        if self._faulty("silent"):
+            return
+        state = self.state.now()
+        if not self._holds_token(state):
             self._answer(401)
             return
         if not self.path.startswith("/latest/"):
             self._answer(404)
             return
-        text = listing(self.tree, self.path.removeprefix("/latest/"))
+        text = listing(state["tree"], self.path.removeprefix("/latest/"))
         self._answer(404) if text is None else self._answer(200, text)
+
+    def _holds_token(self, state: Mapping[str, Any]) -> bool:
+        token, now = self.tokens.get(self.headers.get(TOKEN, "")), time.monotonic()
+        if token is None or token.until < now:
+            return False
+        if "expired" in state["modes"]:
+            uses, seconds = state["uses"], state["seconds"]
+            if uses is not None and token.uses >= uses:
+                return False
+            if seconds is not None and now - token.since > seconds:
+                return False
+        token.uses += 1
+        return True
+
+    def _faulty(self, *mute: str) -> bool:
+        """Whether a mode has dealt with this request: with a 503, or with silence if in *mute*."""
+        if "503" in self.state.now()["modes"]:
+            self._answer(503)
+            return True
+        silent = False
+        while any(mode in mute for mode in self.state.now()["modes"]):
+            silent = True
+            # Until the peer has had enough, or the mode has ended; then without an answer still.
+            if select.select([self.connection], [], [], 0.05)[0]:
+                break
+        self.close_connection |= silent
+        return silent
 
     def _answer(self, code: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
         body = text.encode()
@@ -105,8 +173,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def main(argv: list[str]) -> None:
-    """Serve the tree on every address until the process is ended."""
-    Handler.tree = json.loads(Path(argv[1]).read_text())
+    """Serve on every address until the process is ended."""
+    Handler.state = State(Path(argv[1]))
     Handler.tokens = {}
     servers = [Server(address) for address in argv[2:]]
     for server in servers[1:]:

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import cgroups, containers, load, remains, vpc, workloads
+from .awsvpc import AwsvpcTask
 from .containers import Container, Options
-from .lifecycle import Lifecycle
+from .kubernetes import Kubernetes
 from .load import Dnsperf, Sent
 from .shell import LabError, environment, in_netns, popen, run, sender
 from .workloads import Workload
+
+if TYPE_CHECKING:
+    from .podexec import PodContainer
 
 _ID = re.compile(r"[a-z0-9]{1,16}")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
-class Lab(Lifecycle):
+class Lab(Kubernetes):
     """A VPC of network namespaces, for as long as the ``with`` block lasts. Needs root.
 
     Args:
         enis: How many ENIs the node has, 1 to 15: ens5, ens6, ...
         docker: Start containerd and dockerd in the node.
         docker_ipv6: Containers on the default bridge also get IPv6, not translated.
+        pods: Start containerd with CRI, and wire the node as the Amazon VPC CNI does.
         resolver: Start unbound; without it, DNS by UDP is swallowed and by TCP refused.
-        imds: Start the metadata service.
+        imds: Start the metadata service; a mode or several, as for set_imds, start it in those.
         limit_pps: Packets per second per ENI to link-local services, above which they are dropped;
             None drops nothing, which exact counts need.
         lab_id: Up to 16 of a-z and 0-9, in the names of namespaces and directories.
@@ -46,8 +53,9 @@ class Lab(Lifecycle):
         enis: int = 1,
         docker: bool = True,
         docker_ipv6: bool = False,
+        pods: bool = False,
         resolver: bool = True,
-        imds: bool = True,
+        imds: bool | str | Sequence[str] = True,
         limit_pps: int | None = 1024,
         lab_id: str | None = None,
         progress: Callable[[str], None] | None = None,
@@ -58,12 +66,14 @@ class Lab(Lifecycle):
         super().__init__(
             lab_id,
             [vpc.eni(number) for number in range(enis)],
-            wants={"docker": docker, "resolver": resolver, "imds": imds},
+            wants={"docker": docker, "pods": pods, "resolver": resolver, "imds": bool(imds)},
+            imds_modes=() if isinstance(imds, bool) else [imds] if isinstance(imds, str) else imds,
             docker_ipv6=docker_ipv6,
             limit_pps=limit_pps,
             progress=progress,
         )
         self._workloads = 0
+        self._task_enis = itertools.count(1)
 
     def node_exec(
         self,
@@ -124,7 +134,7 @@ class Lab(Lifecycle):
         seconds: float,
         rate: int | None = None,
         to: str = vpc.RESOLVER,
-        inside: Container | None = None,
+        inside: Container | PodContainer | None = None,
     ) -> Dnsperf:
         """Run dnsperf in the node, or *inside* a container.
 
@@ -162,7 +172,73 @@ class Lab(Lifecycle):
         )
         name = f"ecs-{family}-{revision}-{container.replace('~', '')}-{secrets.token_hex(10)}"
         parent = f"/ecs/{task_id}"
-        return self._run(name, Options(labels, task_id, parent, network, extra, command))
+        started = self._run(name, Options(labels, task_id, parent, network, extra, command))
+        self.introspection.started(started, labels)
+        return started
+
+    def awsvpc_task(
+        self,
+        family: str = "shop",
+        revision: int = 7,
+        *,
+        task_id: str | None = None,
+        cluster: str = "prod",
+        in_imds: bool = True,
+        ecs_bridge: bool = True,
+    ) -> AwsvpcTask:
+        """An ECS task with an ENI of its own, of which nothing is there yet: see AwsvpcTask.
+
+        Without *in_imds* the IMDS does not list its ENI, as with branch ENIs. With *ecs_bridge* it
+        has the second interface, ecs-eth0, by which real ones reach their credentials.
+        """
+        return AwsvpcTask(
+            self,
+            vpc.task_eni(next(self._task_enis)),
+            task_id=task_id or secrets.token_hex(16),
+            family=family,
+            revision=revision,
+            cluster=cluster,
+            in_imds=in_imds,
+            ecs_bridge=ecs_bridge,
+        )
+
+    def run_awsvpc_task(
+        self,
+        family: str = "shop",
+        revision: int = 7,
+        containers: Sequence[str] = ("app",),
+        *,
+        task_id: str | None = None,
+        cluster: str = "prod",
+        eni_first: bool = False,
+        in_imds: bool = True,
+        ecs_bridge: bool = True,
+    ) -> AwsvpcTask:
+        """Start an ECS task with an ENI of its own: pause container, ENI, then *containers*.
+
+        With *eni_first* the ENI is seen on the node before the pause container starts, as on AWS,
+        and moves; without, it is made in the task's namespace.
+        """
+        task = self.awsvpc_task(
+            family,
+            revision,
+            task_id=task_id,
+            cluster=cluster,
+            in_imds=in_imds,
+            ecs_bridge=ecs_bridge,
+        )
+        if eni_first:
+            task.attach_eni()
+        task.start_pause()
+        task.plug_eni()
+        for container in containers:
+            task.start_container(container)
+        return task
+
+    @property
+    def ecs_tasks(self) -> list[dict[str, Any]]:
+        """What the ECS agent's introspection lists. To change it, see Introspection."""
+        return self.introspection.tasks
 
     def run_container(
         self,

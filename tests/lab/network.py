@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from . import nft, vpc
 from .shell import in_netns, run
-from .vpc import Eni
+from .vpc import Eni, TaskEni
 
 # Per namespace; set before devices exist, so that every device takes the defaults.
 _COMMON = (
@@ -44,10 +44,24 @@ def build(vpc_ns: str, node_ns: str, enis: Sequence[Eni]) -> None:
         run([*in_netns(node_ns), "ethtool", "-K", eni.interface, *OFFLOADS])
 
 
-def load_rules(vpc_ns: str, enis: Sequence[Eni], *, limit_pps: int | None, resolver: bool) -> None:
+def load_rules(
+    vpc_ns: str, enis: Sequence[Eni | TaskEni], *, limit_pps: int | None, resolver: bool
+) -> None:
     """Load counters and limiter, replacing those there; counters start at 0 again."""
     rules = nft.ruleset(enis, limit_pps=limit_pps, resolver=resolver)
     run([*in_netns(vpc_ns), "nft", "-f", "-"], stdin="flush ruleset\n" + rules)
+
+
+def add_rules(vpc_ns: str, eni: TaskEni, *, limit_pps: int | None) -> None:
+    """Count and limit one more ENI, whose uplink is there; the others' counters go on."""
+    rules = nft.table([nft.port(eni, limit_pps=limit_pps)])
+    run([*in_netns(vpc_ns), "nft", "-f", "-"], stdin=rules)
+
+
+def drop_chain(vpc_ns: str, eni: TaskEni) -> None:
+    """Unhook *eni*, which may be gone. Its counters can still be read, until rules are loaded."""
+    # Some kernels delete the chain with its device, so that it is missing here is no error.
+    run([*in_netns(vpc_ns), "nft", "delete", "chain", "netdev", "lab", eni.counters], check=False)
 
 
 def list_counters(vpc_ns: str) -> str:

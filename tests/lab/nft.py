@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from . import vpc
-from .vpc import Eni
+from .vpc import Eni, TaskEni
 
 # Packets above the limit that a burst may hold, so that the pacing of one sender does not drop.
 LIMIT_BURST = 100
@@ -42,22 +42,30 @@ def _matches() -> dict[str, str]:
     return rules
 
 
-def ruleset(enis: Sequence[Eni], *, limit_pps: int | None, resolver: bool) -> str:
-    """The input for ``nft -f``. *limit_pps* is packets per second per ENI; None drops nothing."""
+def port(eni: Eni | TaskEni, *, limit_pps: int | None) -> str:
+    """The counters, the limiter and the chain of one ENI, as they stand in table ``netdev lab``."""
     matches = _matches()
-    counters, chains = [], []
-    for eni in enis:
-        name = eni.interface
-        counters += [f"counter {name}_{what} {{ }}" for what in [*matches, "drops"]]
-        rules = [f"{rule} counter name {name}_{what}" for what, rule in matches.items()]
-        if limit_pps is not None:
-            rate = f"rate over {limit_pps}/second burst {LIMIT_BURST} packets"
-            counters.append(f"limit {name}_limit {{ {rate}; }}")
-            drop = f"limit name {name}_limit counter name {name}_drops drop"
-            # One bucket for both families, as AWS has one per ENI.
-            rules += [f"ip daddr {_LINKLOCAL4} {drop}", f"ip6 daddr {_LINKLOCAL6} {drop}"]
-        hook = f'type filter hook ingress device "{eni.uplink}" priority -500; policy accept;'
-        chains.append(f"chain {name} {{ {hook} " + "; ".join(rules) + "; }")
+    name = eni.counters
+    lines = [f"counter {name}_{what} {{ }}" for what in [*matches, "drops"]]
+    rules = [f"{rule} counter name {name}_{what}" for what, rule in matches.items()]
+    if limit_pps is not None:
+        rate = f"rate over {limit_pps}/second burst {LIMIT_BURST} packets"
+        lines.append(f"limit {name}_limit {{ {rate}; }}")
+        drop = f"limit name {name}_limit counter name {name}_drops drop"
+        # One bucket for both families, as AWS has one per ENI.
+        rules += [f"ip daddr {_LINKLOCAL4} {drop}", f"ip6 daddr {_LINKLOCAL6} {drop}"]
+    hook = f'type filter hook ingress device "{eni.uplink}" priority -500; policy accept;'
+    lines.append(f"chain {name} {{ {hook} " + "; ".join(rules) + "; }")
+    return "\n".join(lines)
+
+
+def table(ports: Sequence[str]) -> str:
+    """Input for ``nft -f`` that adds *ports* to those there."""
+    return "table netdev lab {\n" + "\n".join(ports) + "\n}\n"
+
+
+def ruleset(enis: Sequence[Eni | TaskEni], *, limit_pps: int | None, resolver: bool) -> str:
+    """The input for ``nft -f``. *limit_pps* is packets per second per ENI; None drops nothing."""
     # What nobody answers must be swallowed: an ICMP error back would make senders stop.
     silent = [
         f"ip daddr {vpc.ELSEWHERE4} drop",
@@ -68,10 +76,9 @@ def ruleset(enis: Sequence[Eni], *, limit_pps: int | None, resolver: bool) -> st
     if not resolver:
         silent.append("udp dport 53 drop")
     hook = "type filter hook input priority 0; policy accept;"
-    return (
-        "table netdev lab {\n" + "\n".join(counters + chains) + "\n}\n"
-        "table inet lab {\nchain input { " + hook + " " + "; ".join(silent) + "; }\n}\n"
-    )
+    ports = [port(eni, limit_pps=limit_pps) for eni in enis]
+    inet = "table inet lab {\nchain input { " + hook + " " + "; ".join(silent) + "; }\n}\n"
+    return table(ports) + inet
 
 
 def parse_counters(listing: str) -> dict[str, int]:

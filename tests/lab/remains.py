@@ -20,6 +20,8 @@ from .processes import alive, end_marked, start_time
 from .shell import LabError, run
 
 BASE = Path("/run/eni53-lab")
+# What CNI remembers of each pod, in files; the place is compiled into containerd.
+_CNI_RESULTS = Path("/var/lib/cni/results")
 # Daemons make these outside the lab's directory, whatever they are told.
 _SIDE_EFFECTS = (
     Path("/run/containerd/s"),
@@ -27,6 +29,8 @@ _SIDE_EFFECTS = (
     Path("/run/docker/plugins"),
     Path("/run/docker"),
     Path("/run/mount"),
+    _CNI_RESULTS,
+    _CNI_RESULTS.parent,
     Path("/etc/docker/key.json"),
 )
 
@@ -117,6 +121,7 @@ def clear(lab_id: str) -> None:
     for name in namespaces(lab_id):
         run(["ip", "netns", "delete", name], check=False)
     _remove_cgroups(directory)
+    _remove_cni_results(directory)
     shutil.rmtree(directory, ignore_errors=True)
     if not labs():
         _remove_noted()
@@ -146,6 +151,15 @@ def _remove_cgroups(directory: Path) -> None:
         found += (directory / "cgroups").read_text().split()
     for cgroup in found:
         cgroups.remove(cgroup)
+
+
+def _remove_cni_results(directory: Path) -> None:
+    """Remove what CNI remembers of pods that it never got to delete."""
+    for path in _CNI_RESULTS.glob("*"):
+        # Each names the file of its pod's namespace, which is below the lab's directory.
+        with contextlib.suppress(OSError):
+            if f"{directory}/".encode() in path.read_bytes():
+                path.unlink()
 
 
 def _note(path: Path) -> None:

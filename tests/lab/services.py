@@ -1,15 +1,14 @@
-"""What answers inside the vpc namespace: unbound as the VPC's resolver, and the IMDS."""
+"""What answers: unbound and the IMDS in the vpc namespace, ECS's and the CNI's on the node."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from . import metadata, vpc
+from . import vpc
+from .metadata import Metadata
 from .shell import HERE, PYTHON, daemon_environment, in_netns, popen, run, sender, wait_until
-from .vpc import Eni
 
 Started = Callable[[subprocess.Popen[str]], None]
 
@@ -81,12 +80,12 @@ def start_resolver(netns: str, directory: Path, lab_id: str, *, started: Started
 
 
 def start_imds(
-    netns: str, directory: Path, lab_id: str, enis: Sequence[Eni], *, started: Started
+    netns: str, directory: Path, lab_id: str, served: Metadata, *, started: Started
 ) -> None:
     """Start the metadata service in *netns*; return when it listens on both addresses."""
-    tree, log = directory / "imds.json", directory / "imds.log"
-    tree.write_text(json.dumps(metadata.tree(enis)))
-    script = [PYTHON, "-I", str(HERE / "imds.py"), str(tree), vpc.IMDS4, vpc.IMDS6]
+    log = directory / "imds.log"
+    served.write()
+    script = [PYTHON, "-I", str(HERE / "imds.py"), str(served.path), vpc.IMDS4, vpc.IMDS6]
     process = popen([*in_netns(netns), *script], daemon_environment(lab_id, directory), log)
     started(process)
 
@@ -95,3 +94,17 @@ def start_imds(
         return vpc.IMDS4 in sockets and vpc.IMDS6 in sockets
 
     wait_until("the IMDS", listens, process, log)
+
+
+def start_introspection(netns: str, directory: Path, lab_id: str, *, started: Started) -> None:
+    """Start what the ECS agent and the VPC CNI serve in *netns*; return when both listen."""
+    state, log = directory / "introspection.json", directory / "introspection.log"
+    script = [PYTHON, "-I", str(HERE / "introspection.py"), str(state)]
+    process = popen([*in_netns(netns), *script], daemon_environment(lab_id, directory), log)
+    started(process)
+
+    def listens() -> bool:
+        sockets = run([*in_netns(netns), "ss", "-Hltn"]).stdout
+        return ":51678 " in sockets and ":61679 " in sockets
+
+    wait_until("the introspection", listens, process, log)
