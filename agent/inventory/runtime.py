@@ -94,7 +94,8 @@ class Follower(ABC):
         """End the thread; at most a moment later nothing more is reported."""
         self._stop.set()
         self._close()
-        self._thread.join(timeout=5)
+        if self._thread.ident is not None:  # a start that failed early never began
+            self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._stop.is_set():

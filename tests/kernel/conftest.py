@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from eni53.inventory.links import LinkTable
 from eni53.kernel.attach import Attacher
+from eni53.kernel.layout import TASK_DEV
 
+from .asking import Asking
 from .kernel import Kernel
 from .netns import Namespace, Pair, inside, make_pair
 
@@ -43,6 +45,40 @@ def bench(kernel: Kernel) -> Iterator[Kernel]:
             yield kernel
     finally:
         space.remove()
+
+
+@pytest.fixture
+def in_task(bench: Kernel) -> Iterator[Kernel]:
+    """Test runs of the programs for tasks: nobody sets a class id there, so it is 0."""
+    bench.ifindex, bench.dev = bench.dev, TASK_DEV
+    bench.forget()
+    yield bench
+    bench.dev, bench.ifindex = bench.ifindex, None
+    bench.forget()
+
+
+@pytest.fixture(scope="module")
+def _cache() -> Iterator[Asking]:
+    """Maps of its own: ids for clients can be put into a queue, but not be taken out of it."""
+    kernel = Kernel.load()
+    space = Namespace("cache")
+    try:
+        space.ip("link", "add", "eni", "type", "veth", "peer", "name", "other")
+        kernel.dev = space.ifindex("eni")
+        asking = Asking(kernel)
+        asking.free_all()
+        with inside(space.name):
+            yield asking
+    finally:
+        space.remove()
+        kernel.loaded.close()
+
+
+@pytest.fixture
+def asking(_cache: Asking) -> Asking:
+    """A cache that nobody has asked yet."""
+    _cache.forget()
+    return _cache
 
 
 @pytest.fixture
@@ -86,10 +122,12 @@ def make_attacher(wired: Kernel, pair: Pair) -> Iterator[MakeAttacher]:
     """Makes attachers in a namespace, by default the node; what they attach comes off again."""
     made: list[tuple[LinkTable, Attacher]] = []
 
-    def make(mode: str, ledger: Path | None = None, where: Namespace = pair.node) -> Attacher:
+    def make(
+        mode: str, ledger: Path | None = None, where: Namespace = pair.node, class_id: int = 0
+    ) -> Attacher:
         with inside(where.name):
             table = LinkTable()
-        made.append((table, Attacher(table.ipr, wired.loaded, mode, ledger)))
+        made.append((table, Attacher(table.ipr, wired.loaded, mode, ledger, class_id)))
         return made[-1][1]
 
     yield make

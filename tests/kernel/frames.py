@@ -133,9 +133,9 @@ def question(name: str, kind: int = 1) -> bytes:
     return labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
-def dns_query(name: str = "example.com", identity: int = 7) -> bytes:
+def dns_query(name: str = "example.com", identity: int = 7, kind: int = 1) -> bytes:
     """A query with recursion desired."""
-    return struct.pack("!HHHHHH", identity, 0x0100, 1, 0, 0, 0) + question(name)
+    return struct.pack("!HHHHHH", identity, 0x0100, 1, 0, 0, 0) + question(name, kind)
 
 
 def dns_answer(name: str = "example.com", identity: int = 7, rcode: int = 0) -> bytes:

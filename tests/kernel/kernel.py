@@ -24,9 +24,13 @@ EXPECTED: dict[str, Callable[[bytes], Verdict]] = {
     "workload_ingress": oracle.sent,
     "eni_ingress": oracle.answer,
 }
+EXPECTED_IN_TASKS: dict[str, Callable[[bytes], Verdict]] = {
+    "task_egress": oracle.judge,
+    "task_ingress": oracle.answer,
+}
 
-
-_NOT_A_VERDICT = ("origin_exhausted", "query_evicted", "remote_exhausted")  # of the tables, not of the frame
+# Of the tables, not of the frame.
+_NOT_A_VERDICT = ("origin_exhausted", "query_evicted", "remote_exhausted")
 _SHORTEST = {b"\x08\x00": 34, b"\x86\xdd": 54}
 
 
@@ -48,10 +52,16 @@ def context(**fields: int) -> bytes:
 
 @dataclass
 class Kernel:
-    """Programs and maps, with ``dev`` as the one ENI (and veth) that frames are run on."""
+    """Programs and maps, with ``dev`` as the one ENI (and veth) that frames are run on.
+
+    Attributes:
+        dev: What the programs know the ENI by: its index, unless ``ifindex`` says otherwise.
+        ifindex: Index of the device where ``dev`` is a task's ENI, which none has as its index.
+    """
 
     loaded: Loaded
     dev: int = 1
+    ifindex: int | None = None
     maps: Maps = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +75,7 @@ class Kernel:
 
     def run(self, program: str, frame: bytes, **fields: int) -> int:
         """Run a program on one frame; its return value."""
-        fields.setdefault("ifindex", self.dev)
+        fields.setdefault("ifindex", self.ifindex or self.dev)
         return bpf.test_run(self.loaded.programs[program], frame, context=context(**fields))[0]
 
     def forget(self, vlans: Iterable[int] = ()) -> None:
@@ -87,7 +97,7 @@ class Kernel:
         self.forget(vlans)
         before = self.maps.read().stats
         descriptor = self.loaded.programs[program]
-        place = context(ifindex=self.dev)
+        place = context(ifindex=self.ifindex or self.dev)
         returned = {bpf.test_run(descriptor, frame, context=place)[0] for frame in frames}
         assert returned <= {NEXT}, f"{program} decided over a packet: {returned}"
         return outcome(program, before, self.maps.read())
@@ -116,7 +126,7 @@ def expected(
     program: str, frames: Sequence[bytes], known_vlans: Iterable[int] = ()
 ) -> Counter[Verdict]:
     """The same from the oracle. Answers are counted only on ENIs that are known."""
-    verdicts = Counter(map(EXPECTED[program], frames))
+    verdicts = Counter(map((EXPECTED | EXPECTED_IN_TASKS)[program], frames))
     del verdicts[oracle.NOTHING]
     known = {0, *known_vlans}
     return Counter(

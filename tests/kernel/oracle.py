@@ -164,3 +164,60 @@ def answer(frame: bytes) -> Verdict:
     if datagram.protocol != "udp" or datagram.ports[0] != 53 or len(dns) < 4 or not dns[2] & 0x80:
         return NOTHING
     return ("answer", str(dns[3] & 15), "udp", datagram.vlan)
+
+
+def question(message: bytes) -> bytes | None:
+    """What a DNS query asks for, as far as eni53 tells questions apart; None: for nothing.
+
+    The name up to its first zero byte, which must be among the first 256, A to Z as a to z; then
+    the type. Two messages ask for the same when this is the same. A response asks for nothing.
+    """
+    body = message[12:]
+    end = body[:256].find(0)
+    if end < 0 or len(body) < end + 3 or message[2] & 0x80:
+        return None
+    return body[:end].lower() + body[end : end + 3]
+
+
+def query(frame: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Source, destination and question of a DNS query over UDP; None for every other frame."""
+    try:
+        datagram = dissect(frame)
+    except _Ends:
+        return None
+    found = question(datagram.transport[8:])
+    if datagram.protocol != "udp" or datagram.ports[1] != 53 or found is None:
+        return None
+    return datagram.source, datagram.destination, found
+
+
+@dataclass(slots=True)
+class _Ask:
+    client: bytes
+    cache: bytes
+    served: bool = False
+
+
+class Askers:
+    """Who is charged for a cache's queries, when nothing is older than five seconds."""
+
+    def __init__(self) -> None:
+        self._asks: dict[bytes, _Ask] = {}
+
+    def inbound(self, frame: bytes) -> None:
+        """A client's question, perhaps: the first one that waits for an answer stays."""
+        found = query(frame)
+        if found is None:
+            return
+        source, destination, asked = found
+        if asked not in self._asks or self._asks[asked].served:
+            self._asks[asked] = _Ask(source, destination)
+
+    def outbound(self, frame: bytes) -> bytes | None:
+        """Address of the client for whom the frame is sent; None: the sender's own doing."""
+        found = query(frame)
+        ask = self._asks.get(found[2]) if found else None
+        if found is None or ask is None or ask.cache != found[0]:
+            return None
+        ask.served = True
+        return ask.client

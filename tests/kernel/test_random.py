@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from eni53.kernel.layout import TASK_DEV
+from eni53.model import SenderKey
 
 from . import oracle
-from .kernel import EXPECTED, Kernel, assert_agrees
+from .kernel import EXPECTED, EXPECTED_IN_TASKS, Kernel, assert_agrees
 from .test_parse import CASES
 from .test_sweeps import REPRESENTATIVES, VLANS
 
 SEED = 0xE5353
 BATCH = 4000
 VALID = [frame for frame, _ in CASES.values()] + list(REPRESENTATIVES.values())
+_IN_TASKS = 12_000
+_NOBODYS = 4242  # index of a device that is no veth of ours
 _TYPES = [b"\x08\x00", b"\x86\xdd", b"\x81\x00\x00\x0b\x08\x00", b"\x88\xa8\x00\x0c\x86\xdd"]
 
 
@@ -82,3 +87,45 @@ def test_programs_and_oracle_agree(
         assert_agrees(bench, program, batch, VLANS)
         told += sum(oracle.judge(frame)[0] == "counted" for frame in batch[:400])
     assert told > 0 or make is noise, "frames that are never counted prove little"
+
+
+@pytest.mark.parametrize("program", EXPECTED_IN_TASKS)
+@pytest.mark.parametrize("make", [plausible_noise, mutated])
+def test_tasks_are_judged_as_the_oracle_says(
+    in_task: Kernel, program: str, make: Callable[[random.Random], bytes]
+) -> None:
+    """On frames nobody would think of, under the task's key alone."""
+    dice = random.Random(f"{program} {make.__name__}")
+    for _ in range(_IN_TASKS // 2000):
+        batch = [frame for frame in (make(dice) for _ in range(2000)) if _few_vlans(frame)]
+        assert_agrees(in_task, program, batch, VLANS)
+        sample = in_task.maps.read()
+        assert {key.dev for key in sample.senders} <= {TASK_DEV}
+        assert {dev for dev, _ in sample.enis} == {TASK_DEV}
+
+
+def test_a_task_and_the_node_count_alike(in_task: Kernel) -> None:
+    """Row by row, sources included, for the same frames, sent here and forwarded."""
+    dice = random.Random("alike")
+    made = (mutated(dice).ljust(54, b"\0") for _ in range(5000))
+    frames = list(filter(_few_vlans, made))
+    rows, sources = [], []
+    for program, dev in (("task_egress", TASK_DEV), ("eni_egress", in_task.ifindex or 0)):
+        in_task.maps.add_eni(dev, trunk=True)
+        before = Counter(in_task.maps.read().sources)
+        for number, frame in enumerate(frames):
+            in_task.run(program, frame, ingress_ifindex=number % 2 * _NOBODYS)
+        sample = in_task.maps.read()
+        rows.append({_row(key): n for key, n in sample.senders.items() if key.dev == dev})
+        rise = Counter(sample.sources) - before
+        in_task.maps.remove_eni(dev)  # there is no room for the branches of both
+        assert {key[0] for key in rise} == {dev}
+        sources.append({key[1:]: n for key, n in rise.items()})
+    assert rows[0] == rows[1]
+    assert sources[0] == sources[1]
+    assert sum(rows[0].values()) > 1000
+    assert sum(sources[0].values()) > 400
+
+
+def _row(key: SenderKey) -> tuple[object, ...]:
+    return key.vlan, key.ingress, key.cgroup_id, key.packet_class, key.protocol, key.asker
