@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from . import presence
 from .check_item import Item
 from .check_wirings import SYS_ADMIN, Seen, wirings
@@ -30,6 +28,7 @@ from .inventory.resolvers import read_resolv_confs, resolver_addresses
 from .kernel import bpf
 from .kernel.attach import EGRESS, INGRESS, foreign_filters
 from .kernel.loader import load
+from .kernel.netlink import NetlinkError
 from .text import clean
 
 MIN_KERNEL = (5, 10)

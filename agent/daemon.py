@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 
 from . import __version__, presence
 from .config import Config
+from .kernel.child import CompilerChild
 from .log import get_logger
 from .model import Snapshot
 from .node import Node
@@ -18,10 +20,16 @@ _UNHEALTHY_AFTER_S = 10.0
 
 
 class Daemon:
-    """One agent."""
+    """One agent.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: What the user wants.
+        child: Compiles the programs already.
+    """
+
+    def __init__(self, config: Config, child: CompilerChild) -> None:
         self._config = config
+        self._child = child
         self._log = get_logger()
         self._latest: Snapshot | None = None
         self._ticked_at_s = time.monotonic()
@@ -40,7 +48,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         listen = self._config.listen
         door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))
-        node = Node(self._config)
+        node = Node(self._config, child=self._child)
         try:
             await node.start()
             door.start()
@@ -54,6 +62,9 @@ class Daemon:
                 attach=node.mode,
                 seconds=round(time.monotonic() - started_s, 3),
             )
+            # What is there now stays: not to be looked through at every collection from here on.
+            gc.collect()
+            gc.freeze()
             await self._tick_until_stopped(node)
         finally:
             presence.withdraw(self._config.runtime_dir)

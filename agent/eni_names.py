@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from .errors import SourceError
 from .faults import Faults
 from .inventory.enis import eni_label
-from .inventory.imds import Imds, ImdsFacts
+from .inventory.imds import MAC, Imds, ImdsFacts
 from .inventory.links import Link
 
 _TRIES_S = (0.0, 0.5, 1.5)
@@ -67,7 +67,9 @@ class EniNames:
 
     async def label(self, link: Link) -> str:
         """Its label; asks for an ENI that appeared after the first lookup."""
-        for wait_s in _TRIES_S if self.facts is not None else ():
+        # A tunnel has no MAC to ask for, and the service is not to blame for it.
+        asks = self.facts is not None and MAC.fullmatch(link.mac.lower())
+        for wait_s in _TRIES_S if asks else ():
             if not self.known(link).startswith("mac:"):
                 break
             await asyncio.sleep(wait_s)

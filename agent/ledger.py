@@ -25,6 +25,8 @@ EniId = tuple[int, int]
 Cell = tuple[str, str]  # (class, protocol)
 Account = tuple[Workload, str]  # (workload, via)
 
+_REMOTE_PART = 4  # of the names kept apart, clients of other nodes have at most this part
+
 _PENDING_ACCOUNT = (PENDING, DIRECT)
 _NEVER_END = frozenset({OTHER, UNATTRIBUTED, PENDING})
 
@@ -198,6 +200,11 @@ class Ledger:
             return workload
         if workload not in self._named:
             if len(self._named) >= self._max:
+                return OTHER
+            # Anybody on the network can be a remote client, under any number of addresses: they
+            # must not take the room of the tasks and pods of this node.
+            remotes = sum(named.kind == "remote" for named in self._named)
+            if workload.kind == "remote" and remotes >= max(1, self._max // _REMOTE_PART):
                 return OTHER
             self._named.add(workload)
         return workload

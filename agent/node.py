@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from .config import Config
 from .eni_names import EniNames
 from .errors import NeedError, SourceError
@@ -31,21 +29,24 @@ from .inventory.names import pod_workload
 from .inventory.pod_eni import BranchEni
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.workloads import Workloads
+from .kernel.child import CompilerChild
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
+from .kernel.netlink import NetlinkError
 from .kernel.remotes import RemotePool
 from .kernel.tags import TagPool
 from .model import Branch, Eni, Finding, Health, Sample, Snapshot
 from .pipeline import Pipeline
 from .sources import Sources
 from .tasknets import TaskNets, TaskNetsState
-from .wiring import Wired, Wiring, find_enis
+from .wiring import Wired, Wiring, find_enis, has_cilium
 
 _T = TypeVar("_T")
 _RESYNC_S = 60.0
 _RUNTIME_WAIT_S = 1.5
 _IMDS_RETRY_S = 30.0
 _ALLOWANCES_S = 5.0
+_MOVES_WITHIN = 20  # tenths of a second
 _LOCK_NAME = b"\0eni53"  # an abstract socket: one to a network namespace, gone with its process
 
 
@@ -56,10 +57,14 @@ class Node:
         config: What the user wants.
         keep_memory: Remember in the runtime directory what must be cleaned after a kill -9; a
             one-shot `top` leaves nothing there.
+        child: Compiles the programs already; None starts one.
     """
 
-    def __init__(self, config: Config, *, keep_memory: bool = True) -> None:
+    def __init__(
+        self, config: Config, *, keep_memory: bool = True, child: CompilerChild | None = None
+    ) -> None:
         self._config = config
+        self._child = child
         self._faults = Faults()
         self._runtime_dir = config.runtime_dir if keep_memory else None
         self._netlink = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
@@ -118,7 +123,7 @@ class Node:
         # First, for it is the most common mistake and answers at once.
         await self._on_netlink(lambda: find_enis(self._table, self._config.eni.interfaces))
         self._sources.start(loop)
-        loaded, _ = await asyncio.gather(asyncio.to_thread(load), self._names.lookup())
+        loaded, _ = await asyncio.gather(asyncio.to_thread(load, self._child), self._names.lookup())
         self._closers.append(loaded.close)
         self._load_s = loaded.load_s
         await self._attach(loaded)
@@ -145,7 +150,9 @@ class Node:
         )
         self._closers.append(lambda: self._netlink.submit(self._wiring.stop).result())
         self._resolvers = await self._on_netlink(self._find_resolvers)
-        self._maps.set_resolvers(self._resolvers.addresses)
+        # Before anything is attached: else Cilium's packets get tags of ours until we know of it.
+        cilium = await self._on_netlink(lambda: has_cilium(self._table.links().values()))
+        self._maps.set_resolvers(self._resolvers.addresses, write_tags=not cilium)
         self.mode = self._wiring.mode
         self._pipeline = Pipeline(self._config, self._workloads, self._cgroups, time.monotonic_ns())
         self._tags = TagPool(
@@ -278,6 +285,7 @@ class Node:
         for name, reason in wired.failed.items():
             self._faults.attach_failed(name, reason)
         self._attach_s = max(self._attach_s, wired.attach_s)
+        self._pipeline.present = wired.enis.keys() | self._task_nets.enis.keys()
         self._set_branches()
         for index in wired.enis.keys() - before.enis.keys():
             link = wired.enis[index]
@@ -291,6 +299,10 @@ class Node:
 
     async def _follow_late(self, link: Link, dev: int, netns: str) -> None:
         label = await self._names.label(link)
+        for _ in range(_MOVES_WITHIN):  # from the host: that it left there may be told later
+            if not self._pipeline.is_taken(label, dev):
+                break
+            await asyncio.sleep(0.1)
         if dev in self._wired.enis or dev in self._task_nets.enis:
             self._follow(link, dev, netns, label)
 
@@ -359,6 +371,7 @@ class Node:
         state = await self._on_netlink(lambda: nets.state)
         before, self._task_nets = self._task_nets, state
         self._wait_on(state.events)
+        self._pipeline.present = self._wired.enis.keys() | state.enis.keys()
         for dev in before.enis.keys() - state.enis.keys():
             self._pipeline.retire_eni(dev, time.monotonic())
         for name, reason in state.failed.items():

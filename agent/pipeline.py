@@ -55,6 +55,7 @@ class Pipeline:
         self._branches: dict[EniId, Branch] = {}
         self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
         self._dropped: set[int] = set()
+        self.present: Collection[int] = ()  # device keys of the ENIs that are there now
         self.allowances: Mapping[int, Mapping[str, int]] = {}
 
     def add_eni(self, eni: Eni) -> None:
@@ -63,9 +64,11 @@ class Pipeline:
         if place in self._enis:
             return
         # An ENI that moved (into a task's namespace, or back) is the same ENI in another place.
-        # Two of one label would make a scrape that Prometheus refuses whole.
-        for old in [p for p, f in self._enis.items() if f.eni.label == eni.label]:
-            if self._enis[old].eni.netns != "host" or eni.netns != "host":
+        # Two of one label would make a scrape that Prometheus refuses whole. But a task may give
+        # a device the name or the MAC of an ENI that is here: that takes nothing from it.
+        for old, other in [(p, f) for p, f in self._enis.items() if f.eni.label == eni.label]:
+            moved = other.gone_at_s is not None or old[0] not in self.present
+            if moved and (other.eni.netns, eni.netns) != ("host", "host"):
                 self._dropped.add(old[0])
                 self._forget(old)
             else:  # two that claim one name; whoever was first has it
@@ -80,6 +83,14 @@ class Pipeline:
             WindowTracker(self._last_ns // SLOT_NS, thresholds, self._config.limit.basis),
             EniState(levels),
         )
+
+    def is_taken(self, label: str, dev: int) -> bool:
+        """Whether an ENI of another device that is there goes by *label*."""
+        return any(
+            followed.eni.label == label and followed.gone_at_s is None
+            and place[0] != dev and place[0] in self.present
+            for place, followed in self._enis.items()
+        )  # fmt: skip
 
     def remove_eni(self, ifindex: int) -> None:
         """An interface is gone, with the branch ENIs on it."""
@@ -107,7 +118,8 @@ class Pipeline:
         ]
         for place in over:
             self._forget(place)
-        return tuple({dev for dev, _ in over} | dropped)
+        # A device that is followed in another way stays: a trunk, say, of which one VLAN went.
+        return tuple(({dev for dev, _ in over} | dropped) - self.devices)
 
     @property
     def devices(self) -> frozenset[int]:

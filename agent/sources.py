@@ -67,6 +67,7 @@ class Sources:
         self._branch_enis = branch_enis
         self._asked_s = self._walked_s = clock() - _ASK_EVERY_S
         self._cni_at_s = clock()
+        self._walked = False
         self._asking: asyncio.Task[None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -100,8 +101,13 @@ class Sources:
         now_s = self._clock()
         if self._asking is not None and not self._asking.done():
             return
+        if self.any_runtime and self._walked:
+            # Nobody walks any more, so nobody would tell that what the tree had has ended.
+            self._walked = False
+            self._gather.listed(_TREE, ())
         if not self.any_runtime and now_s - self._walked_s >= _ASK_EVERY_S:
             self._walked_s = now_s
+            self._walked = True
             self._asking = self._loop.create_task(self._walk())
         elif self._gather.nameless and now_s - self._asked_s >= _ASK_EVERY_S:
             self._asked_s = now_s

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
+from .inventory.enis import NEVER
 from .inventory.ethtool import Ethtool
 from .inventory.links import Link, LinkEvents, LinkTable
 from .inventory.netns import Netns, netns_inode
@@ -24,6 +23,7 @@ from .kernel.attach import TASK_HOOKS, Attacher, AttachError
 from .kernel.layout import TASK_DEV
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
+from .kernel.netlink import NetlinkError
 from .model import Branch
 
 _MAX_CLASS_ID = 0xFFFF  # of a filter's class id 16 bits reach the program
@@ -91,7 +91,7 @@ class TaskNets:
         self._runtime_dir = runtime_dir
         self._host = Netns.own()
         self._tasks: dict[int, _Task] = {}  # by inode
-        self._failed: dict[str, str] = {}
+        self._failed: dict[int, tuple[int, str]] = {}  # by inode: process, reason
         self._last_id = 0
 
     @property
@@ -102,7 +102,7 @@ class TaskNets:
         return TaskNetsState(
             {task.eni.dev: task.eni for task in tasks if task.eni is not None},
             tuple(task.branch for task in tasks if task.branch is not None),
-            failed | self._failed,
+            failed | {f"net:[{inode}]": reason for inode, (_, reason) in self._failed.items()},
             {inode: task.events for inode, task in self._tasks.items()},
         )
 
@@ -114,25 +114,22 @@ class TaskNets:
         if netns.inode in self._tasks or netns.inode == self._host.inode:
             netns.close()
             return
-        name = f"net:[{netns.inode}]"
         try:
             if len(self._tasks) >= _MAX_TASKS:
                 raise AttachError(f"more than {_MAX_TASKS} tasks")
-            with netns.entered():
-                table = LinkTable()
+            with netns.entered(), contextlib.closing(LinkTable()) as table:
                 attacher = Attacher(
                     table.ipr, self._loaded, "clsact", self._memory(netns.inode), self._next_id()
                 )
                 attacher.sweep({i: link.name for i, link in table.links().items()})
-                table.close()
                 # Before the first look: what comes after it is not missed.
                 events = LinkEvents(routes=True)
                 control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         except (OSError, NetlinkError, AttachError) as error:
-            self._failed[name] = str(error)
+            self._failed[netns.inode] = pid, str(error)
             netns.close()
             return
-        self._failed.pop(name, None)
+        self._failed.pop(netns.inode, None)
         self._tasks[netns.inode] = _Task(pid, netns, events, attacher, control)
         self.look(netns.inode)
 
@@ -142,20 +139,29 @@ class TaskNets:
         if task is None:
             return
         try:
-            task.events.read()
             with task.netns.entered(), contextlib.closing(LinkTable()) as table:
-                self._look(task, table)
+                task.attacher.use(table.ipr)
+                self._look(task, table, task.events.read().gone)
             task.failed = ""
         except (OSError, NetlinkError, AttachError) as error:
             task.failed = str(error)
 
-    def _look(self, task: _Task, table: LinkTable) -> None:
+    def _look(self, task: _Task, table: LinkTable, gone: Collection[int]) -> None:
         links = table.links()
         found = [links[i] for i in table.default_route_interfaces() if i in links]
+        # A tunnel that takes the default route (a VPN beside the application) rides on the ENI.
+        found = [k for k in found if not k.loopback and (k.kind == "vlan" or k.kind not in NEVER)]
         link = found[0] if found else None
-        if task.eni is not None and task.eni.link.index not in links:
-            self._lose(task)
-        if link is None or link.loopback:
+        task.branch = None
+        if task.eni is not None:
+            index = task.eni.link.index
+            # One that went and is there again is another one, on which there is nothing of ours;
+            # unless it came between the message and our last look.
+            if index not in links or index in gone:
+                task.attacher.forget(index)
+                task.attacher.sweep({i: links[i].name for i in (index,) if i in links})
+                self._lose(task)
+        if link is None:
             return
         if link.kind == "vlan":
             # Counted at the trunk: a program here as well would count it twice.
@@ -166,19 +172,18 @@ class TaskNets:
             return
         self._lose(task)
         dev = TASK_DEV | task.attacher.class_id
-        task.attacher.use(table.ipr)
         self._maps.add_eni(dev)
         task.attacher.attach(link.index, link.name, TASK_HOOKS)
         task.eni = TaskEni(dev, task.netns.inode, link)
 
     def _lose(self, task: _Task) -> None:
-        """The ENI went away, with what was attached to it; another is another ENI.
+        """The ENI went away, or is the ENI no longer; another is another ENI.
 
         What it has counted is removed later, when it has been reported (`Node`).
         """
         if task.eni is None:
             return
-        task.attacher.forget(task.eni.link.index)
+        task.attacher.detach(task.eni.link.index)
         task.attacher.class_id = self._next_id()
         task.eni = None
 
@@ -198,6 +203,7 @@ class TaskNets:
 
     def unwatch(self, inode: int) -> None:
         """The pause container has ended: let go of its namespace, or it stays for our sake."""
+        self._failed.pop(inode, None)
         task = self._tasks.pop(inode, None)
         if task is None:
             return
@@ -217,6 +223,11 @@ class TaskNets:
         Not unwatched here: somebody waits on its socket.
         """
         dead = []
+        for inode, (pid, _) in list(self._failed.items()):
+            if netns_inode(pid) == inode:
+                self.watch(pid)
+            else:
+                del self._failed[inode]
         for inode, task in self._tasks.items():
             if netns_inode(task.pid) != inode:
                 dead.append(inode)

@@ -9,11 +9,9 @@ import contextlib
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from pyroute2.netlink.exceptions import NetlinkError
 
 from .errors import NeedError
 from .inventory.enis import choose_enis, workload_veths
@@ -22,6 +20,7 @@ from .inventory.links import Changes, Link, LinkTable
 from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
+from .kernel.netlink import NetlinkError
 from .model import Branch
 
 _CILIUM = frozenset({"cilium_host", "cilium_net"})
@@ -67,6 +66,11 @@ def find_enis(
     """
     links = table.links() if links is None else links
     return choose_enis(links.values(), table.default_route_interfaces(), wanted)
+
+
+def has_cilium(links: Iterable[Link]) -> bool:
+    """Whether Cilium's devices are among *links*."""
+    return any(link.name in _CILIUM for link in links)
 
 
 class Wiring:
@@ -145,6 +149,8 @@ class Wiring:
         self._attach_enis()
         for link in veths:
             self._add_veth(link)
+        # Who put a filter before ours once too often is left alone, for this long.
+        self._defend_all(self._attacher.attached)
         return self._wired(started_s)
 
     def apply(self, changes: Changes) -> Wired:
@@ -163,9 +169,7 @@ class Wiring:
         if rechoose:
             self._choose()
             self._attach_enis()
-        for index in changes.filtered:
-            with contextlib.suppress(NetlinkError, OSError, AttachError):  # gone meanwhile
-                self._defend(index)
+        self._defend_all(changes.filtered)
         return self._wired(started_s)
 
     def allowances(self) -> dict[int, Mapping[str, int]]:
@@ -246,6 +250,11 @@ class Wiring:
         if self._enis.pop(index, None) is not None:
             self._maps.remove_eni(index)
 
+    def _defend_all(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            with contextlib.suppress(NetlinkError, OSError, AttachError):  # gone meanwhile
+                self._defend(index)
+
     def _defend(self, index: int) -> None:
         """Somebody changed filters: be first again, but do not fight about it."""
         if index not in self._attacher.attached or self._attacher.is_first(index):
@@ -263,5 +272,5 @@ class Wiring:
             dict(self._failed),
             self._clock() - started_s,
             self._branches(),
-            any(link.name in _CILIUM for link in self._links.values()),
+            has_cilium(self._links.values()),
         )

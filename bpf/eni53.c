@@ -65,8 +65,15 @@ static __always_inline struct eni *find_eni(u32 dev, struct packet *p)
     return enis.lookup(&key);
 }
 
+/* What our program at the veth wrote; while it writes nothing, whatever is there is another's. */
+static __always_inline u16 read_tag(const struct __sk_buff *skb, const struct settings *s)
+{
+    return s->write_tags ? skb->tc_index : 0;
+}
+
 static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const struct packet *p,
-                                         int class, u32 asker, struct eni *eni, u64 packets)
+                                         int class, u32 asker, u16 tag, struct eni *eni,
+                                         u64 packets)
 {
     struct sender_key key = {};
     u64 *count, zero = 0;
@@ -79,7 +86,7 @@ static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const s
     key.protocol = p->protocol;
     key.asker = asker;
     if (key.ingress)
-        key.origin = skb->tc_index;
+        key.origin = tag;
     else
         key.cgroup = bpf_skb_cgroup_id(skb);
     count = senders.lookup_or_try_init(&key, &zero);
@@ -95,13 +102,13 @@ static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const s
 
 /* A forwarded packet without a tag, from a device nobody owns: its source may still name a pod. */
 static __always_inline void count_source(struct __sk_buff *skb, u32 dev, const struct packet *p,
-                                         int class, u64 packets)
+                                         int class, u16 tag, u64 packets)
 {
     struct source_key key = {};
     u32 ingress = skb->ingress_ifindex;
     u64 *count, zero = 0;
 
-    if (!ingress || skb->tc_index || veths.lookup(&ingress))
+    if (!ingress || tag || veths.lookup(&ingress))
         return;
     key.dev = dev;
     key.vlan = p->vlan;
@@ -121,6 +128,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     int class, found = parse_packet(skb, QUERIES, &p);
     u64 packets, now_ns;
     u32 asker = 0;
+    u16 tag;
 
     if (found == PARSED_BORING)
         return NEXT;
@@ -141,15 +149,16 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     eni = find_eni(dev, &p);
     if (!eni)
         return NEXT;
+    tag = read_tag(skb, s);
     packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
     if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
         asker = find_asker(skb, &p, now_ns);
         remember_query(skb, dev, &p, now_ns);
     }
-    count_sender(skb, dev, &p, class, asker, eni, packets);
+    count_sender(skb, dev, &p, class, asker, tag, eni, packets);
     if (!asker)
-        count_source(skb, dev, &p, class, packets);
+        count_source(skb, dev, &p, class, tag, packets);
     count_window(eni, class, packets, now_ns);
     return NEXT;
 }
@@ -162,9 +171,10 @@ static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
 
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
-    if (p.destination_port == DNS_PORT) {
+    if (p.destination_port == DNS_PORT)
         remember_ask(skb, &p);
-    } else if (p.source_port == DNS_PORT) {
+    /* Not instead: there are resolvers that ask from port 53. */
+    if (p.source_port == DNS_PORT) {
         key.dev = dev;
         key.vlan = p.vlan;
         eni = enis.lookup(&key);

@@ -40,14 +40,20 @@ _T = TypeVar("_T")
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(
+        self, path: str, timeout_s: float, opened: Callable[[socket.socket], None]
+    ) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
+        self._opened = opened
+        self.opened: socket.socket | None = None  # `sock` is forgotten when an answer says "close"
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+        self.opened = self.sock
+        self._opened(self.sock)
 
 
 class DockerClient:
@@ -64,7 +70,7 @@ class DockerClient:
         self._timeout_s = timeout_s
         self._who = f"Docker at {clean(self._path)}"
         self._lock = threading.Lock()
-        self._streams: set[socket.socket] = set()
+        self._open: set[socket.socket] = set()
         self._closed = False
 
     def version(self) -> str:
@@ -102,34 +108,39 @@ class DockerClient:
         Raises:
             SourceError: Also when the daemon ends the stream: list again, then ask again.
         """
-        connection = _UnixConnection(self._path, self._timeout_s)
-        stream: socket.socket | None = None
+        connection = _UnixConnection(self._path, self._timeout_s, self._opened)
         try:
             connection.connect()
-            stream = connection.sock
-            with self._lock:
-                self._streams.add(stream)
-                closed = self._closed
-            if not closed:
-                yield from self._stream(connection, stream, since_s)
+            if not self._closed:
+                yield from self._stream(connection, connection.sock, since_s)
         except (OSError, http.client.HTTPException) as error:
             if not self._closed:
                 raise failure(self._who, error, self._timeout_s) from error
         finally:
-            with self._lock:
-                self._streams.discard(stream)
-            connection.close()
-            if stream is not None:  # the connection has let go of it if the answer said "close"
-                stream.close()
+            self._let_go(connection)
 
     def close(self) -> None:
-        """End every event stream, now and from now on; safe from any thread, and twice."""
+        """End every call, now and from now on; safe from any thread, and twice.
+
+        Event streams just end. Any other call fails.
+        """
         with self._lock:
             self._closed = True
-            for stream in self._streams:
-                # Not close(): another thread sleeps in recv, and only this wakes it.
-                with contextlib.suppress(OSError):
-                    stream.shutdown(socket.SHUT_RDWR)
+            for sock in self._open:
+                _wake(sock)
+
+    def _opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._open.add(sock)
+            if self._closed:
+                _wake(sock)
+
+    def _let_go(self, connection: _UnixConnection) -> None:
+        connection.close()
+        if connection.opened is not None:
+            with self._lock:
+                self._open.discard(connection.opened)
+            connection.opened.close()
 
     def _stream(
         self,
@@ -163,13 +174,13 @@ class DockerClient:
 
     def _get(self, path: str, *, absent_ok: bool = False) -> bytes | None:
         """The body at *path*; None when there is nothing (404) and *absent_ok*."""
-        connection = _UnixConnection(self._path, self._timeout_s)
+        connection = _UnixConnection(self._path, self._timeout_s, self._opened)
         try:
             status, body = exchange(
                 connection, "GET", path, {}, who=self._who, max_bytes=MAX_BODY_BYTES
             )
         finally:
-            connection.close()
+            self._let_go(connection)
         if status == http.client.NOT_FOUND and absent_ok:
             return None
         if status != http.client.OK:
@@ -182,6 +193,12 @@ class DockerClient:
         except (ValueError, RecursionError) as error:
             why = clean(str(error), 100)
             raise SourceError(f"{self._who}: what answers is not Docker: {why}") from None
+
+
+def _wake(sock: socket.socket) -> None:
+    # Not close(): another thread sleeps in recv, and only this wakes it.
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _event(line: bytes) -> DockerEvent | None:

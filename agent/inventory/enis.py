@@ -24,7 +24,9 @@ ENI_DRIVERS = frozenset({"ena", "vif", "ixgbevf"})
 """Nitro, Xen and the older enhanced networking: what AL2023's own network set-up matches."""
 
 # A VLAN device is a branch ENI: its packets are counted at the trunk they leave by.
-_NEVER = frozenset({"bridge", "dummy", "ifb", "bond", "team", "tun", "wireguard", "vxlan", "vlan"})
+NEVER = frozenset({"bridge", "dummy", "ifb", "bond", "team", "tun", "wireguard", "vxlan", "vlan"})
+"""Kinds of links that are no ENI, even where the default route names them."""
+
 _ENI_ID = re.compile(r"eni-[0-9a-f]{8,17}")
 
 
@@ -49,7 +51,7 @@ def choose_enis(
     if wanted:
         found = {link.index: link for link in (_named(links, name) for name in wanted)}
         return tuple(found[index] for index in sorted(found))
-    candidates = [link for link in links if not link.loopback and link.kind not in _NEVER]
+    candidates = [link for link in links if not link.loopback and link.kind not in NEVER]
     enis = [
         link for link in candidates if not link.kind and driver_of(link.name) in ENI_DRIVERS
     ] or [link for link in candidates if link.index in default_route]

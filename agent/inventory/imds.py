@@ -24,7 +24,7 @@ from .local_http import connect, prefix
 MAX_BODY_BYTES = 64 * 1024
 MAX_ENIS = 256
 _TOKEN_TTL_S = 21600
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _ENI_ID = re.compile(r"eni-[0-9a-f]{1,40}")
 _INSTANCE_ID = re.compile(r"m?i-[0-9a-f]{1,40}")
 _TOKEN = re.compile(r"[!-~]{1,1024}")
@@ -102,7 +102,7 @@ class Imds:
         Raises:
             SourceError: No answer, or not one that can be believed.
         """
-        mac = self._believed(_MAC, mac.lower(), "MAC")
+        mac = self._believed(MAC, mac.lower(), "MAC")
         if not self._base_url:
             return None
         with self._connection() as connection:
@@ -120,7 +120,7 @@ class Imds:
             found = self._get(connection, "instance-id")
             self._instance_id = self._believed(_INSTANCE_ID, found, "instance id")
         listing = (self._get(connection, "network/interfaces/macs/") or "").split()
-        macs = [self._believed(_MAC, line.rstrip("/").lower(), "MAC") for line in listing]
+        macs = [self._believed(MAC, line.rstrip("/").lower(), "MAC") for line in listing]
         if len(macs) > MAX_ENIS:
             raise self._error(f"lists {len(macs)} ENIs, more than {MAX_ENIS}")
         found_enis = ((mac, self._eni(connection, mac)) for mac in macs)

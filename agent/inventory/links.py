@@ -14,10 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
+from ..kernel.netlink import IPRoute, MarshalRtnl, NetlinkError
 from . import rtlink
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
@@ -65,7 +62,7 @@ class Changes:
         appeared: Links that are new or changed.
         gone: Indexes of links that are no more. One that is in `appeared` too came back since, or
             is another link: what was attached to it is lost.
-        filtered: Indexes of links whose filters somebody changed.
+        filtered: Indexes of links whose filters somebody changed, or took away with their qdisc.
         lost: Messages were lost, so only a full look tells the truth.
     """
 
@@ -218,7 +215,7 @@ class LinkEvents:
                 elif event == "RTM_DELLINK":
                     gone[index] = None
                     appeared.pop(index, None)
-                elif event in {"RTM_NEWTFILTER", "RTM_DELTFILTER"}:
+                elif event in {"RTM_NEWTFILTER", "RTM_DELTFILTER", "RTM_DELQDISC"}:
                     filtered[index] = None
         return Changes(tuple(appeared.values()), tuple(gone), tuple(filtered), lost)
 

@@ -11,7 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -193,6 +193,8 @@ class ContainerdFollower(Follower):
         self._lock = threading.Lock()
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._new_pods = False
+        self._telling = threading.Lock()
+        self._meanwhile: dict[str, Seen | None] = {}  # what events said since the list began
 
     def _close(self) -> None:
         with self._lock:
@@ -206,6 +208,8 @@ class ContainerdFollower(Follower):
         containerd, cri = Containerd(path), Cri(path)
         with self._lock:
             self._clients = containerd, cri
+        if self._stop.is_set():
+            self._close()  # `stop` came before there was anything to close
         over = threading.Event()
         relister = threading.Thread(target=self._relist, args=(containerd, cri, over), daemon=True)
         try:
@@ -225,15 +229,25 @@ class ContainerdFollower(Follower):
         if event.topic == "create":
             workload = self._name(containerd, event) if event.namespace == _PODS else None
             self._new_pods = self._new_pods or event.namespace == _PODS
-            self._listener.seen(self.name, Seen(event.id, workload, event.pid or None))
+            seen = Seen(event.id, workload, event.pid or None)
+            self._tell(event.id, seen)
         elif event.topic in {"exit", "delete"}:
-            self._listener.ended(self.name, event.id)
+            self._tell(event.id, None)
+
+    def _tell(self, container_id: str, seen: Seen | None) -> None:
+        """Say what an event says; None: it has ended."""
+        with self._telling:
+            self._meanwhile[container_id] = seen
+            if seen is not None:
+                self._listener.seen(self.name, seen)
+            else:
+                self._listener.ended(self.name, container_id)
 
     @staticmethod
     def _name(containerd: Containerd, event: TaskEvent) -> Workload | None:
         labels = containerd.container_labels(event.namespace, event.id)
-        if labels is None:
-            return None
+        if not labels or not labels.get("io.kubernetes.pod.name"):
+            return None  # gone, or of no pod: `ctr -n k8s.io run` makes such
         return pod_workload(
             labels.get("io.kubernetes.pod.namespace", ""),
             labels.get("io.kubernetes.pod.name", ""),
@@ -242,6 +256,8 @@ class ContainerdFollower(Follower):
 
     def _list(self, containerd: Containerd, cri: Cri) -> None:
         """Report all there is; pods come before their containers, which live in their namespace."""
+        with self._telling:
+            self._meanwhile.clear()
         seen = []
         pids = dict(containerd.tasks(_PODS))
         try:
@@ -268,7 +284,16 @@ class ContainerdFollower(Follower):
                 seen.append(Seen(container.id, workload, pid, self._addresses[of.id]))
         seen += [Seen(container_id, None, pid) for container_id, pid in pids.items()]
         seen += [Seen(i, None, pid) for i, pid in containerd.tasks(_DOCKER).items()]
-        self._listener.listed(self.name, tuple(seen))
+        with self._telling:
+            # Events came from another thread while this list was made. They are newer: it must
+            # not end what has begun since, nor bring back what has ended.
+            found = {one.id: one for one in seen}
+            for container_id, now in self._meanwhile.items():
+                if now is None:
+                    found.pop(container_id, None)
+                else:
+                    found[container_id] = replace(found.get(container_id, now), pid=now.pid)
+            self._listener.listed(self.name, tuple(found.values()))
         self._listener.branches(tuple(eni for pod in pods.values() for eni in pod.branch_enis))
 
     def _relist(self, containerd: Containerd, cri: Cri, over: threading.Event) -> None:
@@ -281,5 +306,11 @@ class ContainerdFollower(Follower):
             listed_s = self._clock()
             try:
                 self._list(containerd, cri)
-            except (SourceError, OSError):
-                return  # closed, or the stream of events is about to fail as well
+            except (SourceError, OSError) as error:
+                if over.is_set() or self._stop.is_set():
+                    return
+                # One that hangs keeps the stream of events open and silent: only this tells.
+                self._new_pods = True
+                self._listener.answered(self.name, False, str(error))
+            else:
+                self._listener.answered(self.name, True, "")

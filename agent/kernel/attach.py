@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from . import bpf
 from .loader import Loaded
+from .netlink import IPRoute, NetlinkError
 
 INGRESS = "ingress"
 EGRESS = "egress"

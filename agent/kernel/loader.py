@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,9 +10,7 @@ from typing import Any, Self
 
 from ..errors import NeedError
 from . import layout
-
-_DEADLINE_S = 60.0
-_MAX_MESSAGE = 1 << 20
+from .child import CompilerChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +46,26 @@ class Loaded:
         self.close()
 
 
-def load() -> Loaded:
+def load(child: CompilerChild | None = None) -> Loaded:
     """Compile and load the programs in a child process; it is gone when this returns.
+
+    Args:
+        child: One that is at work already; None starts one.
 
     Raises:
         NeedError: BCC is missing, a capability is, or the kernel refused a program.
     """
-    started = time.monotonic()
-    ours, theirs = socket.socketpair()
-    with ours, theirs, tempfile.TemporaryFile() as complaints:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-m", "eni53.kernel.compiler", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=complaints,
-            stderr=complaints,
-        )
-        theirs.close()
-        try:
-            head, fds = _receive(ours, started + _DEADLINE_S)
-        finally:
-            child.kill()
-            child.wait()
-        complaints.seek(0)
-        said = complaints.read().decode(errors="replace")
+    with child or CompilerChild() as compiling:
+        head, fds, said, status = compiling.result()
     if "error" in head or not head:
-        raise _explain(head, said, child.returncode)
+        raise _explain(head, said, status)
     names = list(head["programs"])
     described = list(head["maps"])
     loaded = Loaded(
         programs=dict(zip(names, fds, strict=False)),
         maps={d["name"]: fd for d, fd in zip(described, fds[len(names) :], strict=True)},
         max_entries={d["name"]: d["max_entries"] for d in described},
-        load_s=time.monotonic() - started,
+        load_s=head["done_s"] - compiling.started_s,
     )
     try:
         layout.verify(described)
@@ -95,23 +73,6 @@ def load() -> Loaded:
         loaded.close()
         raise
     return loaded
-
-
-def _receive(channel: socket.socket, deadline: float) -> tuple[dict[str, Any], list[int]]:
-    """One JSON line and the descriptors that came with it; an empty dict when none came."""
-    data = b""
-    fds: list[int] = []
-    while not data.endswith(b"\n") and len(data) < _MAX_MESSAGE:
-        if not select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            return {"error": f"no answer within {_DEADLINE_S:.0f} s", "kind": "kernel"}, fds
-        chunk, received, _, _ = socket.recv_fds(channel, 1 << 16, 64)
-        fds += received
-        for fd in received:
-            os.set_inheritable(fd, False)  # recv_fds leaves them so; others' children need none
-        if not chunk:
-            break
-        data += chunk
-    return (json.loads(data) if data.endswith(b"\n") else {}), fds
 
 
 def _explain(head: dict[str, Any], said: str, code: int) -> NeedError:

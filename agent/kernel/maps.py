@@ -65,10 +65,10 @@ class Maps:
         for number in ids:
             bpf.map_update(self._fds["free_remotes"], None, _u32(number))
 
-    def forget_remote(self, address: str) -> None:
-        """Remove a remote client; its id is the caller's to put back."""
+    def forget_remote(self, address: str) -> bool:
+        """Remove a remote client; its id is the caller's to put back. False: it was not there."""
         packed = ipaddress.ip_address(address).packed.ljust(16, b"\0")
-        bpf.map_delete(self._fds["remotes"], packed)
+        return bpf.map_delete(self._fds["remotes"], packed)
 
     def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False) -> None:
         """Start counting on an interface. Nothing is counted on one that was not added.

@@ -58,9 +58,9 @@ class RemotePool:
         for key in sample.senders:
             rows[key.asker].append(key)
         for number, address in silent.items():
-            if not all(map(settled, rows[number])):
+            # The same id twice in circulation would be two clients in one.
+            if not all(map(settled, rows[number])) or not self._maps.forget_remote(address):
                 continue
-            self._maps.forget_remote(address)
             for key in rows[number]:
                 self._maps.forget_sender(key)
                 self._forgotten(key)

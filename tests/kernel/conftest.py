@@ -10,10 +10,12 @@ import pytest
 from eni53.inventory.links import LinkTable
 from eni53.kernel.attach import Attacher
 from eni53.kernel.layout import TASK_DEV
+from eni53.tasknets import TaskNets
 
 from .asking import Asking
 from .kernel import Kernel
 from .netns import Namespace, Pair, inside, make_pair
+from .pause import Pause
 
 MakeNamespace = Callable[[str], Namespace]
 MakeAttacher = Callable[..., Attacher]
@@ -134,3 +136,41 @@ def make_attacher(wired: Kernel, pair: Pair) -> Iterator[MakeAttacher]:
     for table, attacher in made:
         attacher.detach_all()
         table.close()
+
+
+@pytest.fixture
+def host(kernel: Kernel, make_namespace: MakeNamespace) -> Iterator[Namespace]:
+    """The agent's namespace, this thread being in it, and nothing counted yet."""
+    space = make_namespace("node")
+    kernel.forget()
+    with inside(space.name):
+        yield space
+    kernel.forget()
+
+
+@pytest.fixture
+def make_pause(host: Namespace) -> Iterator[Callable[[], Pause]]:
+    """Starts pause containers; those that are left are ended."""
+    made: list[Pause] = []
+
+    def make() -> Pause:
+        made.append(Pause())
+        return made[-1]
+
+    yield make
+    for pause in made:
+        pause.end()
+
+
+@pytest.fixture
+def pause(make_pause: Callable[[], Pause]) -> Pause:
+    """A pause container whose ENI is not there yet."""
+    return make_pause()
+
+
+@pytest.fixture
+def nets(kernel: Kernel, host: Namespace, tmp_path: Path) -> Iterator[TaskNets]:
+    """With an agent that watches tasks."""
+    nets = TaskNets(kernel.loaded, kernel.maps, tmp_path)
+    yield nets
+    nets.stop()

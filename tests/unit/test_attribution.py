@@ -1,9 +1,11 @@
 """The ladder, rung by rung."""
 
+from dataclasses import replace
+
 import pytest
-from eni53.attribution import KERNEL, NOBODY, Rung, Verdict
-from eni53.inventory.workloads import Owner, Workloads
-from eni53.model import SenderKey, Workload
+from eni53.attribution import CACHE, KERNEL, NOBODY, Rung, Verdict
+from eni53.inventory.workloads import PAUSE, Owner, Workloads
+from eni53.model import Remote, SenderKey, Workload
 
 from tests.fixtures.samples import Kernel, container, ladder, task
 
@@ -100,6 +102,95 @@ def test_a_host_service_goes_by_its_unit(tmp_path):
                      "/system.slice/chronyd.service", number)  # fmt: skip
     seen = ladder(Kernel(), Workloads(), cgroups=tmp_path)
     assert seen.judge(sender(cgroup_id=number)).owner == expected
+
+
+class TestAsker:
+    """A cache sent it, and somebody else had asked."""
+
+    REMOTES = {0x8001: Remote("10.0.9.9", 0), 0x8002: Remote("fd00::9", 0)}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"origin": 7, "ingress": VETH},
+            {"ingress": VETH},
+            {"ingress": BRIDGE},
+            {"cgroup_id": 100},
+            {"cgroup_id": 12345},
+            {},
+        ],
+        ids=str,
+    )
+    def test_a_known_one_is_charged_whoever_sent(self, world, how):
+        """By tag, veth or cgroup, known or not: the cache is only in between."""
+        workloads, kernel = world
+        seen = replace(ladder(kernel, workloads, VETHS), remotes=self.REMOTES)
+        for asker, remote in self.REMOTES.items():
+            expected = Verdict(Owner(Workload("remote", workload=remote.address)), Rung.ASKER,
+                               via=CACHE)  # fmt: skip
+            assert seen.judge(sender(asker=asker, **how)) == expected
+
+    @pytest.mark.parametrize("asker", [0, 0x8003, 7])
+    def test_one_that_is_not_known_changes_nothing(self, world, asker):
+        """None at all, one that was forgotten, a number that is a tag of ours: the sender's."""
+        workloads, kernel = world
+        seen = replace(ladder(kernel, workloads, VETHS), remotes=self.REMOTES)
+        key = sender(origin=7, ingress=VETH, asker=asker)
+        assert seen.judge(key) == Verdict(A, Rung.TAG)
+
+
+class TestTaskEni:
+    """An ENI, or a branch on a trunk, that is one task's alone."""
+
+    TASK = Owner(task("t", ""))
+
+    @pytest.fixture
+    def seen(self, world):
+        """A task of two containers with the branch 100 on the trunk, and two on the host's net."""
+        workloads, kernel = world
+        for name, cgroup in ((PAUSE, 300), ("web", 301), ("log", 302)):
+            workloads.add(container(name, task("t", name), netns=77, cgroup=cgroup))
+        workloads.add(container("agent", cgroup=400, host=True))
+        workloads.eni_appeared((2, 100), 77)
+        return ladder(kernel, workloads, VETHS)
+
+    @staticmethod
+    def sender(**changes):
+        """One of that branch."""
+        return replace(sender(**changes), vlan=100)
+
+    @pytest.mark.parametrize(
+        ("cgroup", "owner"),
+        [
+            (301, Owner(task("t", "web"), "/ecs/web", 301)),
+            (0, TASK),
+            (300, TASK),
+            (999, TASK),
+            (100, TASK),
+            (400, Owner(task("agent"), "/ecs/agent", 400)),
+        ],
+        ids=["its container", "no socket", "its pause container", "unknown", "another task's",
+             "a container on the host's network"],
+    )  # fmt: skip
+    def test_by_cgroup(self, seen, cgroup, owner):
+        """Only who is on the host's network can put a frame on the trunk by himself."""
+        assert seen.judge(self.sender(cgroup_id=cgroup)) == Verdict(owner, Rung.ENI)
+
+    @pytest.mark.parametrize("how", [{"origin": 7, "ingress": VETH}, {"ingress": BRIDGE}, {}])
+    def test_however_it_came(self, seen, how):
+        """A namespace of its own has other interfaces: their indexes mean nothing here."""
+        assert seen.judge(self.sender(**how)) == Verdict(self.TASK, Rung.ENI)
+
+    def test_a_client_of_its_cache_comes_first(self, seen):
+        """Also where the ENI is the cache's alone."""
+        seen = replace(seen, remotes={0x8001: Remote("10.0.9.9", 0)})
+        assert seen.judge(self.sender(asker=0x8001)).rung is Rung.ASKER
+
+    def test_the_trunk_itself_and_other_vlans_are_not_the_tasks(self, seen):
+        """A place is a device and a VLAN id."""
+        assert seen.judge(sender(cgroup_id=400)).rung is Rung.LOCAL
+        assert seen.judge(replace(self.sender(cgroup_id=301), vlan=101)).rung is Rung.LOCAL
+        assert seen.judge(replace(self.sender(), dev=3)) == Verdict(Owner(KERNEL), Rung.LOCAL)
 
 
 class TestSettle:

@@ -134,6 +134,72 @@ def test_a_process_that_is_gone_is_looked_for_too(tmp_path, tree):
     assert tree.of_container(ID, 4711) == (f"/{ID}", inode(tmp_path, ID))
 
 
+class TestContainers:
+    """Who is there when no runtime tells."""
+
+    @pytest.fixture
+    def put(self, tmp_path):
+        """Makes a cgroup with processes in it."""
+
+        def put(path, *pids):
+            (tmp_path / "cg" / path).mkdir(parents=True, exist_ok=True)
+            procs = tmp_path / "cg" / path / "cgroup.procs"
+            procs.write_text("".join(f"{pid}\n" for pid in pids))
+
+        return put
+
+    def test_each_with_its_first_process(self, tree, put):
+        """Of every driver and runtime; services and users are none."""
+        ids = [f"{n:064x}" for n in range(4)]
+        put(f"docker/{ids[0]}", 10, 11)
+        put(f"system.slice/docker-{ids[1]}.scope", 20)
+        put(f"kubepods.slice/kubepods-pod1.slice/cri-containerd-{ids[2]}.scope", 30)
+        put(f"ecs/t1/{ids[3]}", 40)
+        put("system.slice/cron.service", 50)
+        put(f"deploy/{ID[:-1]}", 60)
+        put("docker", 70)
+        assert tree.containers() == dict(zip(ids, (10, 20, 30, 40), strict=True))
+
+    def test_one_with_an_init_system_is_found_below(self, tree, put):
+        """Its own cgroup is empty then, and those below it are not other containers."""
+        put(f"docker/{ID}")
+        put(f"docker/{ID}/init.scope", 10)
+        put(f"docker/{ID}/system.slice/cron.service", 11)
+        assert tree.containers() == {ID: 10}
+
+    def test_its_own_process_comes_before_those_below(self, tree, put):
+        """Also when both have some."""
+        put(f"docker/{ID}/a", 11)
+        put(f"docker/{ID}", 10)
+        assert tree.containers() == {ID: 10}
+
+    @pytest.mark.parametrize("text", ["", "\n", "x\n", "-\n", None])
+    def test_one_without_a_process_is_not_there(self, tmp_path, tree, put, text):
+        """Ended, or a file that says nothing of use."""
+        put(f"docker/{ID}", 10)
+        procs = tmp_path / "cg" / "docker" / ID / "cgroup.procs"
+        if text is None:
+            procs.unlink()
+        else:
+            procs.write_text(text)
+        assert tree.containers() == {}
+
+    def test_it_looks_every_time(self, tmp_path, tree, put):
+        """One that has just come is there, one that has gone is not; the path stays known."""
+        assert tree.containers() == {}
+        put(f"docker/{ID}", 10)
+        assert tree.containers() == {ID: 10}
+        number = inode(tmp_path, f"docker/{ID}")
+        (tmp_path / "cg" / "docker" / ID / "cgroup.procs").unlink()
+        (tmp_path / "cg" / "docker" / ID).rmdir()
+        assert tree.containers() == {}
+        assert tree.path_of(number) == f"/docker/{ID}"
+
+    def test_without_a_tree_there_is_nobody(self):
+        """v1 alone."""
+        assert CgroupTree(None).containers() == {}
+
+
 def test_links_are_not_followed(tmp_path, tree):
     """A loop of links would be a walk without an end."""
     (tmp_path / "cg" / "loop").symlink_to(tmp_path / "cg")

@@ -1,14 +1,16 @@
 """Accounts: they only rise, add up to what the kernel counted, and never take another's packets."""
 
 import random
+import secrets
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
+from eni53.attribution import CACHE, DIRECT
 from eni53.inventory.workloads import Workloads
 from eni53.kernel.tags import QUIET_S
 from eni53.ledger import ENDED_AFTER_S, GRACE_S, Ledger
-from eni53.model import OTHER, PENDING, UNATTRIBUTED
+from eni53.model import OTHER, PENDING, UNATTRIBUTED, Remote, SenderKey, Workload
 
 from tests.fixtures.samples import CELL, ENI, Kernel, container, ladder, task
 
@@ -16,6 +18,8 @@ SECOND_ENI = (3, 0)
 BRANCH = (3, 100)
 BRIDGE = 4
 VETH = 10
+REMOTE = 0x8001
+SEED = secrets.randbits(32)
 
 
 class Accounts:
@@ -48,6 +52,11 @@ class Accounts:
         """Packets by workload."""
         rows = self.ledger.rows.get(eni, {})
         return {workload: sum(row.packets.values()) for (workload, _), row in rows.items()}
+
+    def rows_by_account(self, eni=ENI):
+        """Packets by workload and by way of whom."""
+        rows = self.ledger.rows.get(eni, {})
+        return {account: sum(row.packets.values()) for account, row in rows.items()}
 
     def recent(self, eni=ENI):
         """The increase at the last update."""
@@ -305,6 +314,177 @@ class TestForgetEni:
         assert accounts.rows(SECOND_ENI) == {}
         assert accounts.rows(BRANCH) == {PENDING: 2}
         assert accounts.ledger.settled(key) is False
+
+
+def remote(address):
+    """A client on another node."""
+    return Workload("remote", workload=address)
+
+
+class TestAskers:
+    """What a cache sends for somebody else is that client's."""
+
+    @pytest.fixture
+    def cache(self, accounts):
+        """A resolver in a pod, and one client that has asked it."""
+        accounts.task("dns", VETH)
+        accounts.remotes = {REMOTE: Remote("10.0.9.9", 0)}
+        return accounts
+
+    @staticmethod
+    def send(accounts, packets, asker=REMOTE, tag=VETH, ingress=VETH, eni=ENI, cell=CELL):
+        """The cache sends, for *asker* or for itself."""
+        key = SenderKey(*eni, tag, ingress, 0, *cell, asker)
+        accounts.kernel.senders[key] += packets
+        accounts.kernel.overflow.setdefault(eni, {})
+        return key
+
+    @staticmethod
+    def update(accounts, after_s=1.0, grace_s=GRACE_S):
+        """Another sample; packets by account."""
+        accounts.now_s += after_s
+        seen = ladder(accounts.kernel, accounts.workloads, accounts.veths)
+        seen = replace(seen, remotes=accounts.remotes)
+        sample = accounts.kernel.sample(accounts.now_s)
+        accounts.ledger.update(sample, seen, accounts.now_s, grace_s)
+        return accounts.rows_by_account()
+
+    def test_it_has_an_account_of_its_own(self, cache):
+        """Beside what the cache sends for itself; both are in the ENI's total."""
+        self.send(cache, 5)
+        self.send(cache, 2, asker=0)
+        expected = {(remote("10.0.9.9"), CACHE): 5, (task("dns"), DIRECT): 2}
+        assert self.update(cache) == expected
+        assert sum(cache.ledger.totals(ENI).values()) == cache.recent() == 7
+        assert cache.ledger.tag_lost == 0
+
+    def test_one_that_nobody_knows_is_the_caches(self, cache):
+        """Its id was given up, or is not read yet: the sender is certain."""
+        cache.remotes = {}
+        self.send(cache, 5)
+        assert self.update(cache) == {(task("dns"), DIRECT): 5}
+        cache.remotes = {REMOTE: Remote("10.0.9.9", 0)}
+        self.send(cache, 1)
+        assert self.update(cache) == {
+            (task("dns"), DIRECT): 5, (remote("10.0.9.9"), CACHE): 1,
+        }  # fmt: skip
+
+    def test_it_does_not_wait_for_the_caches_name(self, cache):
+        """Nobody knows the cache yet: its client is known all the same."""
+        cache.task("new", VETH + 1, known=False)
+        self.send(cache, 3, tag=VETH + 1, ingress=VETH + 1)
+        self.send(cache, 4, asker=0, tag=VETH + 1, ingress=VETH + 1)
+        expected = {(remote("10.0.9.9"), CACHE): 3, (PENDING, DIRECT): 4}
+        assert self.update(cache) == expected
+
+    def test_what_waits_goes_to_it_when_it_is_known(self, cache):
+        """Neither the cache nor its client had a name, then the client has one."""
+        cache.task("new", VETH + 1, known=False)
+        cache.remotes = {}
+        key = self.send(cache, 3, tag=VETH + 1, ingress=VETH + 1)
+        assert self.update(cache) == {(PENDING, DIRECT): 3}
+        cache.remotes = {REMOTE: Remote("10.0.9.9", 0)}
+        assert self.update(cache) == {(remote("10.0.9.9"), CACHE): 3}
+        assert cache.ledger.settled(key)
+
+    def test_it_spends_no_credit(self, cache):
+        """What came from nowhere for a known client is not paid for by a known address."""
+        cache.task("a", VETH + 1, addresses=("10.0.0.1",))
+        self.send(cache, 3, tag=0, ingress=BRIDGE)
+        cache.kernel.sources[*ENI, "10.0.0.1", *CELL] += 3
+        assert self.update(cache) == {(remote("10.0.9.9"), CACHE): 3}
+
+    def test_an_id_given_to_the_next_one_begins_at_nothing(self, cache):
+        """The client was silent, its rows were removed; the same id is another's now."""
+        key = self.send(cache, 5)
+        self.update(cache)
+        del cache.kernel.senders[key]
+        cache.ledger.forget_sender(key)
+        cache.remotes = {REMOTE: Remote("10.0.9.10", 0)}
+        self.send(cache, 2)
+        assert self.update(cache) == {
+            (remote("10.0.9.9"), CACHE): 5, (remote("10.0.9.10"), CACHE): 2,
+        }  # fmt: skip
+
+    def test_it_ends_when_it_has_been_silent(self, cache):
+        """Nobody tells of its end; its packets stay in the ENI's total."""
+        self.send(cache, 5)
+        self.update(cache)
+        assert self.update(cache, ENDED_AFTER_S) == {}
+        assert dict(cache.ledger.ended[ENI]) == {CELL: 5}
+
+    def test_those_without_room_are_other_by_way_of_the_cache(self, accounts):
+        """Spoofed addresses take no more names than there are, and never one that is taken."""
+        accounts.ledger = Ledger(2, accounts.workloads.is_running)
+        accounts.task("dns", VETH)
+        accounts.remotes = {REMOTE + n: Remote(f"10.0.9.{n}", 0) for n in range(5)}
+        self.send(accounts, 1, asker=0)
+        self.update(accounts)
+        for n in range(5):
+            self.send(accounts, 1, asker=REMOTE + n)
+        self.send(accounts, 1, asker=0)
+        assert self.update(accounts) == {
+            (task("dns"), DIRECT): 2, (remote("10.0.9.0"), CACHE): 1, (OTHER, CACHE): 4,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("number", range(60))
+    def test_the_sums_hold_with_them(self, number):
+        """Clients and caches come and go, ids are given again, names come late: it all adds up.
+
+        And no client is charged with more than was sent for it.
+        """
+        print("seed", SEED, number)
+        rng = random.Random(f"{SEED}-{number}")
+        accounts = Accounts(rng.choice((2, 5, 200)))
+        accounts.remotes = {}
+        enis = (ENI, SECOND_ENI, BRANCH, (1 << 31 | 1, 0))
+        for veth in (VETH, VETH + 1, VETH + 2):
+            accounts.task(f"t{veth}", veth, known=veth != VETH + 2)
+        accounts.workloads.add(container("own", netns=77, cgroup=770))
+        removed, asked_for, born = defaultdict(int), defaultdict(int), 0
+        for _ in range(100):
+            if rng.random() < 0.3 and len(accounts.remotes) < 6:
+                born += 1
+                free = next(i for i in range(REMOTE, REMOTE + 9) if i not in accounts.remotes)
+                accounts.remotes[free] = Remote(f"10.0.{born}.1", 0)
+            if rng.random() < 0.1:
+                accounts.workloads.eni_appeared(enis[3], 77)
+            if rng.random() < 0.05:
+                accounts.task(f"t{VETH + 2}", VETH + 2)
+            for _ in range(rng.randrange(6)):
+                asker = rng.choice([0, 0, 0x8FFF, *accounts.remotes])  # one of them nobody knows
+                packets = rng.choice((0, 1, 7))
+                self.send(
+                    accounts, packets, asker, rng.choice((0, VETH, VETH + 2, 99)),
+                    rng.choice((0, BRIDGE, VETH, VETH + 1, VETH + 2)), rng.choice(enis),
+                    rng.choice((CELL, ("resolver", "tcp"), ("dns_other", "udp"))),
+                )  # fmt: skip
+                if asker in accounts.remotes:
+                    asked_for[accounts.remotes[asker].address] += packets
+            self.update(accounts, rng.choice((0.5, 1.0, 6.0, ENDED_AFTER_S)))
+            for eni in enis:
+                ended = sum(accounts.ledger.ended.get(eni, {}).values())
+                packets = sum(accounts.rows_by_account(eni).values())
+                assert packets + ended == accounts.kernel.total(eni) + removed[eni]
+            charged = defaultdict(int)
+            for eni in enis:
+                for (workload, via), packets in accounts.rows_by_account(eni).items():
+                    assert (via == CACHE) is (workload.kind == "remote") or workload == OTHER
+                    if workload.kind == "remote":
+                        charged[workload.workload] += packets
+            assert all(charged[address] <= asked_for[address] for address in charged)
+            if accounts.remotes and rng.random() < 0.2:
+                self.give_up(accounts, rng.choice([*accounts.remotes]), removed)
+
+    @staticmethod
+    def give_up(accounts, asker, removed):
+        """An id is free again, as `kernel.remotes` does it."""
+        rows = [key for key in accounts.kernel.senders if key.asker == asker]
+        if all(map(accounts.ledger.settled, rows)):
+            del accounts.remotes[asker]
+            for key in rows:
+                removed[key.dev, key.vlan] += accounts.kernel.senders.pop(key)
+                accounts.ledger.forget_sender(key)
 
 
 def test_nothing_waits_longer_than_a_tag_must_be_quiet():

@@ -286,6 +286,71 @@ def test_addresses_name_whole_workloads(workloads):
     assert workloads.of_address("10.0.0.7") == Owner(task("c", ""))
 
 
+class TestEniOfATask:
+    """An ENI belongs to whoever lives in its namespace when it is told of."""
+
+    PLACE = (0x80000001, 0)
+
+    @pytest.fixture
+    def known(self, workloads):
+        """A pause container, to which the ENI has come, and no other container yet."""
+        workloads.add(container("pause", task("t", PAUSE), netns=X, cgroup=99))
+        workloads.eni_appeared(self.PLACE, X)
+        return workloads
+
+    def test_containers_that_come_after_it_are_in_it(self, known):
+        """The ECS agent starts them when the ENI is there."""
+        assert known.of_eni(self.PLACE, 0) == Owner(task("t", ""))
+        known.add(container("web", task("t", "web"), netns=X, cgroup=100))
+        assert known.of_eni(self.PLACE, 0) == Owner(task("t", "web"), "/ecs/web", 100)
+        known.add(container("log", task("t", "log"), netns=X, cgroup=101))
+        assert known.of_eni(self.PLACE, 101).workload == task("t", "log")
+        assert known.of_eni(self.PLACE, 0) == Owner(task("t", ""))
+
+    def test_another_place_is_nobodys(self, known):
+        """Of the same device, or of another; and a namespace in which nobody lives."""
+        known.eni_appeared((2, 100), Y)
+        for place in ((0x80000001, 7), (0x80000002, 0), (2, 100)):
+            assert known.of_eni(place, 99) is None
+
+    def test_it_is_the_tasks_to_the_last_packet(self, known):
+        """All containers have ended, and the inode is somebody else's already."""
+        known.add(container("web", task("t", "web"), netns=X, cgroup=100))
+        for name in ("web", "pause"):
+            known.end(name)
+        known.add(container("next", netns=X, cgroup=200))
+        assert known.of_eni(self.PLACE, 100).workload == task("t", "web")
+        assert known.of_eni(self.PLACE, 200).workload == task("t", "web")
+        known.eni_gone(self.PLACE)
+        known.eni_gone(self.PLACE)
+        assert known.of_eni(self.PLACE, 100) is None
+
+    def test_it_is_the_next_ones_when_it_is_told_again(self, known):
+        """A VLAN id is given to another branch."""
+        known.add(container("next", netns=Y, cgroup=200))
+        known.eni_appeared(self.PLACE, Y)
+        assert known.of_eni(self.PLACE, 0).workload == task("next")
+
+    def test_a_namespace_that_nobody_knows_takes_nothing_away(self, known):
+        """Told again after its containers have ended: the last packets stay the task's."""
+        known.end("pause")
+        known.eni_appeared(self.PLACE, X)
+        assert known.of_eni(self.PLACE, 0) == Owner(task("t", ""))
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_who_is_on_the_hosts_network_is_himself(self, known, ended):
+        """He can put a frame with any VLAN id on a trunk; also his last ones are his."""
+        known.add(container("agent", netns=Y, cgroup=400, host=True))
+        if ended:
+            known.end("agent")
+        assert known.of_eni(self.PLACE, 400) == Owner(task("agent"), "/ecs/agent", 400)
+
+    def test_who_is_in_another_namespace_is_not_believed(self, known):
+        """His cgroup on this ENI is that of a socket that was handed over: it is the task's."""
+        known.add(container("other", netns=Y, cgroup=500))
+        assert known.of_eni(self.PLACE, 500) == Owner(task("t", ""))
+
+
 def test_memory_is_bounded_however_many_come_and_go(workloads):
     """A node that starts a container a second for months holds the last few thousand."""
     for number in range(10_000):
