@@ -6,8 +6,10 @@ import asyncio
 import gc
 import signal
 import time
+from dataclasses import replace
 
 from . import __version__, presence
+from .alerting import Alerting
 from .config import Config
 from .kernel.child import CompilerChild
 from .log import get_logger
@@ -17,6 +19,7 @@ from .sinks.http import HttpDoor, View
 
 TICK_S = 1.0
 _UNHEALTHY_AFTER_S = 10.0
+_SOONEST_S = 0.1
 
 
 class Daemon:
@@ -34,6 +37,8 @@ class Daemon:
         self._latest: Snapshot | None = None
         self._ticked_at_s = time.monotonic()
         self._stopping = asyncio.Event()
+        self._alerting = Alerting(config)
+        self._looking: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Count until SIGTERM, SIGINT or SIGHUP, then leave everything as it was.
@@ -49,8 +54,10 @@ class Daemon:
         listen = self._config.listen
         door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))
         node = Node(self._config, child=self._child)
+        node.on_crossing = lambda: self._crossed(node)
         try:
             await node.start()
+            self._alerting.start()
             door.start()
             self._tick(node)
             presence.announce(self._config.runtime_dir, door.url)
@@ -67,9 +74,12 @@ class Daemon:
             gc.freeze()
             await self._tick_until_stopped(node)
         finally:
+            if self._looking is not None:
+                self._looking.cancel()
             presence.withdraw(self._config.runtime_dir)
             door.close()
             await node.stop()
+            await asyncio.to_thread(self._alerting.stop)
         self._log.info("eni53.stopped")
 
     async def _tick_until_stopped(self, node: Node) -> None:
@@ -85,10 +95,24 @@ class Daemon:
             # A late tick is not made up for: its counts are in the next one.
             next_s = max(next_s + TICK_S, time.monotonic())
 
+    def _crossed(self, node: Node) -> None:
+        """A window has reached a level: look at once, but not so often that looking is the load."""
+        if time.monotonic() - self._ticked_at_s >= _SOONEST_S:
+            self._tick(node)
+        elif self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_SOONEST_S, self._look, node)
+
+    def _look(self, node: Node) -> None:
+        self._looking = None
+        self._tick(node)
+
     def _tick(self, node: Node) -> None:
         try:
-            self._latest = node.tick()
+            snapshot = node.tick()
             self._ticked_at_s = time.monotonic()
+            health = replace(snapshot.health, deliveries=self._alerting.results)
+            self._latest = replace(snapshot, health=health)
+            self._alerting.update(self._latest)
         except OSError as error:
             node.failed("tick", error.strerror or type(error).__name__)
 

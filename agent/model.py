@@ -308,6 +308,40 @@ class Finding:
     remedy: str = ""
 
 
+SEVERITIES = ("warning", "critical", "exceeded")
+"""Alerts of one ENI, mild to worst. Each is raised and cleared; a worse one includes the milder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One severity of one ENI, raised or cleared.
+
+    Attributes:
+        transition: ``raised`` or ``cleared``.
+        severity: One of `SEVERITIES`.
+        time_s: Wall clock, seconds since the epoch.
+        began_s: The same of when it was raised.
+        window_pps: The last second, on the basis.
+        peak_pps: The highest second of the last minute, on the basis.
+        allowance_exceeded: By how much the driver's count of dropped link-local packets rose since
+            it was raised; None where the driver does not count.
+        workloads: The busiest five at most.
+    """
+
+    transition: str
+    severity: str
+    time_s: float
+    began_s: float
+    node: str
+    eni: Eni
+    basis: str
+    limit_pps: int
+    window_pps: float
+    peak_pps: float
+    allowance_exceeded: int | None
+    workloads: tuple[WorkloadUsage, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How well the agent itself is doing.
@@ -322,6 +356,7 @@ class Health:
         load_s: Seconds that compiling and loading took.
         attach_s: Slowest time from a new interface's message to our program on it, in seconds.
         mode: ``tcx`` or ``clsact``.
+        deliveries: Alerts by (sink, result): delivered, retried or dropped.
     """
 
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -333,6 +368,7 @@ class Health:
     load_s: float = 0.0
     attach_s: float = 0.0
     mode: str = ""
+    deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from .inventory.pod_eni import BranchEni
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.workloads import Workloads
 from .kernel.child import CompilerChild
+from .kernel.levels import Watch
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
 from .kernel.netlink import NetlinkError
@@ -82,6 +83,7 @@ class Node:
         self._attach_s = 0.0
         self._reading = False
         self.mode = ""
+        self.on_crossing: Callable[[], None] = lambda: None
 
     # --- life -------------------------------------------------------------------------------
 
@@ -138,6 +140,10 @@ class Node:
         self._maps = Maps(loaded)
         self._events = LinkEvents()  # before the first list: what comes after it is not missed
         self._closers.append(self._events.close)
+        alerts, limit = self._config.alerts, self._config.limit
+        levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
+        self._watch = Watch(loaded, self._maps, levels, limit.pps, limit.basis)
+        self._closers.append(self._watch.close)
         self._wiring = await self._on_netlink(
             lambda: Wiring(
                 self._table,
@@ -146,6 +152,9 @@ class Node:
                 self._config.attach,
                 self._config.eni.interfaces,
                 self._runtime_dir,
+                lambda link: self._watch.index_of(
+                    limit.per_eni.get(self._names.known(link), limit.pps)
+                ),
             )
         )
         self._closers.append(lambda: self._netlink.submit(self._wiring.stop).result())
@@ -170,12 +179,14 @@ class Node:
         await self._tasks_changed()
         self._rewired(await self._on_netlink(self._wiring.start), starting=True)
         self._loop.add_reader(self._events.socket, self._links_changed)
+        self._loop.add_reader(self._watch.fd, self._crossed)
         self._reading = True
 
     async def stop(self) -> None:
         """Take everything off again, in the reverse order."""
         if self._reading:
             self._loop.remove_reader(self._events.socket)
+            self._loop.remove_reader(self._watch.fd)
             self._reading = False
         self._wait_on({})
         if hasattr(self, "_sources"):
@@ -396,6 +407,12 @@ class Node:
         # Until it has been read by the other thread, the socket would wake us without end.
         self._loop.remove_reader(self._readers.pop(inode).socket)
         self._spawn(self._on_task(lambda nets: nets.look(inode)))
+
+    def _crossed(self) -> None:
+        """The kernel wakes us: a window has reached a level, and does not wait for the tick."""
+        for crossing in self._watch.read():
+            self._pipeline.crossed(crossing.place, crossing.packets)
+        self.on_crossing()
 
     # --- tick -------------------------------------------------------------------------------
 

@@ -50,6 +50,11 @@ class Pipeline:
         self._cgroups = cgroups
         self._started_ns = self._last_ns = started_ns
         self._enis: dict[EniId, _Followed] = {}
+        alerts = config.alerts
+        self.levels = Levels(
+            alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after
+        )
+        self._crossed: dict[EniId, int] = {}
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
         self._branches: dict[EniId, Branch] = {}
@@ -76,12 +81,11 @@ class Pipeline:
         limit_pps = self._config.limit.per_eni.get(eni.label, self._config.limit.pps)
         alerts = self._config.alerts
         thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
-        levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
         self._enis[place] = _Followed(
             eni,
             limit_pps,
             WindowTracker(self._last_ns // SLOT_NS, thresholds, self._config.limit.basis),
-            EniState(levels),
+            EniState(self.levels),
         )
 
     def is_taken(self, label: str, dev: int) -> bool:
@@ -107,6 +111,10 @@ class Pipeline:
         for place, followed in self._enis.items():
             if place[0] == dev and followed.gone_at_s is None:
                 followed.gone_at_s = now_s
+
+    def crossed(self, place: EniId, packets: int) -> None:
+        """The window in progress has *packets* already; the next update takes it in."""
+        self._crossed[place] = max(packets, self._crossed.get(place, 0))
 
     def take_retired(self, now_s: float) -> tuple[int, ...]:
         """Forget what has been gone for `RETIRED_S`; returns the device keys."""
@@ -191,7 +199,11 @@ class Pipeline:
         windows = followed.tracker.update(
             counters.slots if counters else (), sample.taken_at_ns // SLOT_NS
         )
-        utilization = windows.fresh_peak_pps[basis] / followed.limit_pps
+        # A window in progress that has reached a level: it is not in the ring's whole windows yet.
+        crossed = float(self._crossed.pop(place, 0))
+        highest = max(windows.peak_pps[basis], crossed)
+        windows = replace(windows, peak_pps={**windows.peak_pps, basis: highest})
+        utilization = max(windows.fresh_peak_pps[basis], crossed) / followed.limit_pps
         return EniView(
             eni=followed.eni,
             limit_pps=followed.limit_pps,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .model import Count, EniUsage, Finding, Snapshot, WorkloadUsage
+from .model import Alert, Count, EniUsage, Finding, Snapshot, WorkloadUsage
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -25,6 +25,7 @@ from .snapshot_reader import (
 from .text import clean
 
 __all__ = [
+    "alert_to_json",
     "dumps",
     "finding_from_json",
     "finding_to_json",
@@ -44,6 +45,27 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "window_seconds": _number(snapshot.window_s),
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
+    }
+
+
+def alert_to_json(alert: Alert) -> dict[str, Any]:
+    """*alert* as the body of a webhook, version 1."""
+    return {
+        "version": VERSION,
+        "transition": alert.transition,
+        "severity": alert.severity,
+        "time": _rfc3339(alert.time_s),
+        "began": _rfc3339(alert.began_s),
+        "node": clean(alert.node),
+        "eni": clean(alert.eni.label),
+        "mac": clean(alert.eni.mac),
+        "interface": clean(alert.eni.interface),
+        "basis": alert.basis,
+        "limit_pps": alert.limit_pps,
+        "window_pps": _number(alert.window_pps),
+        "peak_pps": _number(alert.peak_pps),
+        "allowance_exceeded": alert.allowance_exceeded,
+        "workloads": [workload_to_json(row) for row in alert.workloads],
     }
 
 

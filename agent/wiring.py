@@ -83,6 +83,7 @@ class Wiring:
         mode: ``auto``, ``tcx`` or ``clsact``.
         wanted: ENIs named by the user; empty: found by themselves.
         runtime_dir: Where the memory of our qdiscs is kept; None for none.
+        limit_of: What the kernel side is told of an ENI's limit.
         clock: Monotonic seconds.
     """
 
@@ -94,12 +95,14 @@ class Wiring:
         mode: str,
         wanted: Collection[str],
         runtime_dir: Path | None,
+        limit_of: Callable[[Link], int] = lambda _: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._maps = maps
         self._wanted = wanted
         self._clock = clock
+        self._limit_of = limit_of
         ledger = runtime_dir / LEDGER_FILE if runtime_dir is not None else None
         try:
             self._attacher = Attacher(table.ipr, loaded, mode, ledger)
@@ -200,7 +203,8 @@ class Wiring:
             if self._veths.pop(link.index, None) is not None:
                 self._attacher.detach(link.index)
                 self._maps.remove_veth(link.index)
-            self._maps.add_eni(link.index, trunk=link.index in self._trunks)
+            trunk = link.index in self._trunks
+            self._maps.add_eni(link.index, trunk=trunk, limit=self._limit_of(link))
         for branch in self._branches():
             self.add_trunk(branch.trunk)
 

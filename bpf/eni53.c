@@ -159,7 +159,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     count_sender(skb, dev, &p, class, asker, tag, eni, packets);
     if (!asker)
         count_source(skb, dev, &p, class, tag, packets);
-    count_window(eni, class, packets, now_ns);
+    count_window(eni, dev, p.vlan, class, packets, now_ns);
     return NEXT;
 }
 

@@ -72,7 +72,29 @@ struct slot {
     u64 dns_base;
 };
 
+/* When to wake the agent: packets in the window, by level; all ones: never. Index 0 is the default. */
+struct limit {
+    u64 packets[LEVELS];
+    u32 on_dns;             /* the basis: 1 all of port 53, 0 link-local services */
+    u32 zero;
+};
+
+/* The window of an ENI has reached a level. */
+struct crossing {
+    u32 dev;
+    u32 vlan;
+    u32 level;
+    u32 zero;
+    u64 packets;
+    u64 at_ns;
+};
+
 struct eni {
+    u32 limit;                              /* index in map limits */
+    u32 zero;
+    u64 before_linklocal;                   /* in the window's slots before the one in progress */
+    u64 before_dns;
+    u64 told[LEVELS];                       /* slot in which a level was last told */
     u64 overflow[CLASSES * PROTOCOLS];      /* packets that found the sender table full */
     u64 rcode[16];
     u64 latency[LATENCY_BUCKETS];
@@ -111,6 +133,8 @@ BPF_HASH(veths, u32, u32, MAX_VETHS);
 BPF_HASH(senders, struct sender_key, u64, MAX_SENDERS);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, MAX_SOURCES);
 BPF_HASH(enis, struct eni_key, struct eni, MAX_ENIS);
+BPF_ARRAY(limits, struct limit, MAX_ENIS);
+BPF_RINGBUF_OUTPUT(crossings, CROSSINGS_PAGES);
 BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
 BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
 BPF_ARRAY(queries, struct query, QUERY_SLOTS);

@@ -13,6 +13,9 @@
 #define MAX_SENDERS 16384       /* rows of the count at the ENIs */
 #define MAX_SOURCES 4096        /* source addresses of forwarded packets nobody owns */
 #define MAX_ENIS 256            /* ENIs, branch ENIs included */
+#define LEVELS 3                /* thresholds of an ENI: warning, critical, exceeded */
+#define WINDOW_SLOTS 10         /* slots of the sliding one-second window */
+#define CROSSINGS_PAGES 4       /* room for what wakes the agent */
 #define MAX_VETHS 4096          /* host-side veths that our program is attached to */
 #define MAX_TRUNKS 32           /* ENIs whose VLANs are branch ENIs */
 #define MAX_ASKS 8192           /* names lately asked for by clients on other nodes */

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress", "task_egress", "task_ingress")
+RINGS = ("crossings",)
 
 # Debian and Ubuntu put BCC where only the distribution's own interpreter looks.
 _DISTRIBUTION_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
@@ -72,6 +73,9 @@ def _fields(structure: Any) -> list[tuple[str, int, int]]:  # noqa: ANN401
 
 def _describe_map(bpf: Any, name: str) -> tuple[dict[str, Any], int]:  # noqa: ANN401
     table = bpf[name]
+    if name in RINGS:
+        fd = int(table.map_fd)
+        return {"name": name, "key": [], "leaf": [], "leaf_size": 0, "max_entries": 0}, fd
     key = getattr(table, "Key", None)
     return {
         "name": name,
@@ -87,10 +91,12 @@ def compile_and_send(channel: socket.socket) -> None:
     directory = Path(str(resources.files("eni53.bpf")))
     os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     bcc = _import_bcc()
-    bpf = bcc.BPF(text=flatten(directory, "eni53.c"), cflags=_FLAGS)
+    # A ring buffer's size is in pages, which are of 4, 16 or 64 KiB on arm64.
+    page = f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}"
+    bpf = bcc.BPF(text=flatten(directory, "eni53.c"), cflags=[*_FLAGS, page])
     programs = [bpf.load_func(name, bcc.BPF.SCHED_CLS) for name in PROGRAMS]
     names = re.findall(
-        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE)\((?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
+        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE|RINGBUF_OUTPUT)\((?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
         (directory / "maps.h").read_text(),
         re.MULTILINE,
     )

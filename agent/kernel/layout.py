@@ -75,6 +75,11 @@ _N = SETTINGS
 ENI_KEY = Layout((("dev", "I"), ("vlan", "I")))
 ENI = Layout(
     (
+        ("limit", "I"),
+        ("zero", "I"),
+        ("before_linklocal", "Q"),
+        ("before_dns", "Q"),
+        ("told", f"{_N['LEVELS']}Q"),
         ("overflow", f"{len(CLASSES) * len(PROTOCOLS)}Q"),
         ("rcode", f"{RCODES}Q"),
         ("latency", f"{_N['LATENCY_BUCKETS']}Q"),
@@ -99,6 +104,11 @@ SENDER_KEY = Layout(
 SOURCE_KEY = Layout(
     (("dev", "I"), ("vlan", "H"), ("class", "B"), ("protocol", "B"), ("address", "16s"))
 )
+LIMIT = Layout((("packets", f"{_N['LEVELS']}Q"), ("on_dns", "I"), ("zero", "I")))
+CROSSING = Layout(
+    (("dev", "I"), ("vlan", "I"), ("level", "I"), ("zero", "I"), ("packets", "Q"), ("at_ns", "Q"))
+)
+"""One record of the ring buffer ``crossings``; BCC does not describe those."""
 REMOTE_KEY = Layout((("address", "16s"),))
 REMOTE = Layout((("asked_ns", "Q"), ("id", "I"), ("zero", "I")))
 SETTINGS_VALUE = Layout(
@@ -121,6 +131,7 @@ MAPS: dict[str, tuple[Layout | None, Layout]] = {
     "sources": (SOURCE_KEY, U64),
     "enis": (ENI_KEY, ENI),
     "trunks": (U32, U32),
+    "limits": (U32, LIMIT),
     "remotes": (REMOTE_KEY, REMOTE),
     "free_remotes": (None, U32),
 }

@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..model import (
     CLASSES,
@@ -21,6 +21,7 @@ from ..model import (
 from . import bpf, layout
 from .loader import Loaded
 
+_BEFORE_COUNTERS = 4 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, told
 _CELLS = [(c, p) for c in CLASSES for p in PROTOCOLS]
 
 
@@ -70,12 +71,24 @@ class Maps:
         packed = ipaddress.ip_address(address).packed.ljust(16, b"\0")
         return bpf.map_delete(self._fds["remotes"], packed)
 
-    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False) -> None:
+    def set_limit(self, index: int, packets: Sequence[int], basis: str) -> None:
+        """When the kernel wakes the agent.
+
+        Args:
+            index: 0 for every ENI without one of its own.
+            packets: In a one-second window, for each level from the lowest.
+            basis: ``linklocal`` or ``dns``.
+        """
+        value = layout.LIMIT.packer.pack(*packets, int(basis == "dns"), 0)
+        bpf.map_update(self._fds["limits"], _u32(index), value)
+
+    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False, limit: int = 0) -> None:
         """Start counting on an interface. Nothing is counted on one that was not added.
 
         Args:
             dev: Its index, or the key of an ENI in a task's namespace.
             vlan: Of a branch ENI, else 0.
+            limit: Index of its entry for `set_limit`; it cannot be changed later.
             trunk: What is tagged on it belongs to branch ENIs, each met by its first packet.
         """
         if trunk:
@@ -83,7 +96,8 @@ class Maps:
         key = layout.ENI_KEY.packer.pack(dev, vlan)
         size = layout.ENI.packer.size
         if bpf.map_lookup(self._fds["enis"], key, size) is None:
-            bpf.map_update(self._fds["enis"], key, bytes(size))
+            value = _u32(limit).ljust(size, b"\0")
+            bpf.map_update(self._fds["enis"], key, value)
 
     def remove_eni(self, dev: int) -> None:
         """Forget an interface that is gone, with the branch ENIs that were met on it."""
@@ -215,6 +229,7 @@ def _address(packed: bytes) -> str:
 
 
 def _eni_counters(words: tuple[int, ...]) -> EniCounters:
+    words = words[_BEFORE_COUNTERS:]
     cells = len(_CELLS)
     buckets = layout.SETTINGS["LATENCY_BUCKETS"]
     rcodes = words[cells : cells + layout.RCODES]

@@ -18,7 +18,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..model import BASIS_CLASSES, RESPONSE_BOUNDS_S, EniUsage, Health, Snapshot, Workload
+from ..model import (
+    BASIS_CLASSES,
+    RESPONSE_BOUNDS_S,
+    SEVERITIES,
+    STATES,
+    EniUsage,
+    Health,
+    Snapshot,
+    Workload,
+)
 from ..text import clean
 
 _ENI = ("eni", "mac", "interface")
@@ -123,6 +132,16 @@ def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         for threshold, seconds in usage.over_threshold_s.items():
             over.add_metric((*labels, f"{threshold:g}"), seconds)
     yield from (packets, window, peak, limit, ratio, over, exceeded)
+    state = GaugeMetricFamily(
+        "eni53_alert_state",
+        "1 while an alert of that severity is raised; a worse one includes the milder.",
+        labels=(*_ENI, "severity"),
+    )
+    for usage in enis:
+        for height, severity in enumerate(SEVERITIES, start=1):
+            raised = STATES.index(usage.state) >= height
+            state.add_metric((*_eni(usage), severity), int(raised))
+    yield state
 
 
 def _workload_families(snapshot: Snapshot) -> Iterator[Metric]:
@@ -237,6 +256,12 @@ def _agent_families(health: Health) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(f"eni53_agent_{name}", text)
         gauge.add_metric((), float(value))
         yield gauge
+    alerts = CounterMetricFamily(
+        "eni53_agent_alerts", "Alerts, by what became of them.", labels=("sink", "result")
+    )
+    for (sink, result), count in health.deliveries.items():
+        alerts.add_metric((sink, result), count)
+    yield alerts
     mode = GaugeMetricFamily(
         "eni53_agent_attach_info", "1, with the way programs are attached.", labels=("mode",)
     )

@@ -1,0 +1,79 @@
+"""Tells the kernel side at how many packets in a window to wake the agent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..alerts import Levels
+from . import layout
+from .loader import Loaded
+from .maps import Maps
+from .ring import Ring
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A window has reached a level.
+
+    Attributes:
+        place: (device key, VLAN id) of the ENI.
+        packets: In the window so far.
+        at_ns: Monotonic clock of the packet that did it.
+    """
+
+    place: tuple[int, int]
+    packets: int
+    at_ns: int
+
+
+class Watch:
+    """The thresholds of every ENI, and the crossings of them.
+
+    Args:
+        loaded: The programs.
+        maps: Their maps.
+        levels: Where the states begin, as parts of the limit.
+        default_pps: Limit of an ENI without one of its own.
+        basis: ``linklocal`` or ``dns``.
+    """
+
+    def __init__(
+        self, loaded: Loaded, maps: Maps, levels: Levels, default_pps: int, basis: str
+    ) -> None:
+        self._maps = maps
+        self._levels = levels
+        self._basis = basis
+        self._indexes: dict[int, int] = {}
+        self.fd = loaded.maps["crossings"]
+        self._ring = Ring(self.fd, layout.SETTINGS["CROSSINGS_PAGES"] * Ring.PAGE)
+        self.index_of(default_pps)
+
+    def index_of(self, limit_pps: int) -> int:
+        """What an ENI of that limit carries; 0, the default, when there is no more room."""
+        index = self._indexes.get(limit_pps)
+        if index is None:
+            index = len(self._indexes)
+            if index >= layout.SETTINGS["MAX_ENIS"]:
+                return 0
+            self._indexes[limit_pps] = index
+            # The limit itself is still allowed: one more is too many.
+            packets = (
+                math.ceil(self._levels.warning * limit_pps),
+                math.ceil(self._levels.critical * limit_pps),
+                limit_pps + 1,
+            )
+            self._maps.set_limit(index, packets, self._basis)
+        return index
+
+    def read(self) -> list[Crossing]:
+        """Every crossing since the last time; never blocks."""
+        found = []
+        for record in self._ring.read():
+            dev, vlan, _, _, packets, at_ns = layout.CROSSING.packer.unpack(record)
+            found.append(Crossing((dev, vlan), packets, at_ns))
+        return found
+
+    def close(self) -> None:
+        """Let go of the ring."""
+        self._ring.close()

@@ -1,0 +1,54 @@
+"""Reads the BPF ring buffer by which the kernel side wakes the agent.
+
+libbpf does the same in C; it comes with BCC, and with BCC comes LLVM. The layout is the kernel's:
+a page that the reader writes (how far it has read), a page that the kernel writes (how far it has
+written), and the data, mapped twice in a row so that no record is cut at the end.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+
+_PAGE = mmap.PAGESIZE
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
+_HEADER = 8
+_POSITION = struct.Struct("=Q")
+_LENGTH = struct.Struct("=I")
+
+
+class Ring:
+    """One ring buffer; ready to be read when its descriptor is.
+
+    Args:
+        fd: Descriptor of the map; it stays the caller's to close.
+        size: Bytes of data it holds.
+    """
+
+    PAGE = mmap.PAGESIZE
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._size = size
+        self._reader = mmap.mmap(fd, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._data = mmap.mmap(fd, _PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._reader.close()
+        self._data.close()
+
+    def read(self) -> Iterator[bytes]:
+        """Every record that is complete; never blocks."""
+        (at,) = _POSITION.unpack_from(self._reader, 0)
+        while at < _POSITION.unpack_from(self._data, 0)[0]:
+            start = _PAGE + at % self._size
+            (length,) = _LENGTH.unpack_from(self._data, start)
+            if length & _BUSY:
+                return  # its writer will wake us again
+            size = length & ~_DISCARDED
+            record = self._data[start + _HEADER : start + _HEADER + size]
+            at += (size + _HEADER + 7) & ~7
+            _POSITION.pack_into(self._reader, 0, at)
+            if not length & _DISCARDED:
+                yield record
