@@ -37,6 +37,7 @@ class EniView:
     over_threshold_s: Mapping[float, float]
     counters: EniCounters | None
     allowances: Mapping[str, int] | None = None
+    minutes_to_limit: float | None = None
 
 
 def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bool) -> EniUsage:
@@ -75,6 +76,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         over_threshold_s=view.over_threshold_s,
         counters=view.counters,
         allowances=view.allowances,
+        minutes_to_limit=view.minutes_to_limit,
     )
 
 

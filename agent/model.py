@@ -275,6 +275,7 @@ class EniUsage:
         counters: The kernel's own counters of this ENI, for sinks that show answers.
         allowances: The ENA driver's statistics of what AWS did not let through, by name, since its
             last reset; None where the driver has none, which is not zero.
+        minutes_to_limit: At the growth of the last ten minutes; None when that is not steady.
     """
 
     eni: Eni
@@ -293,6 +294,7 @@ class EniUsage:
     over_threshold_s: Mapping[float, float] = field(default_factory=dict)
     counters: EniCounters | None = None
     allowances: Mapping[str, int] | None = None
+    minutes_to_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from .config import Config
 from .eni_names import EniNames
 from .errors import NeedError, SourceError
 from .faults import Faults
+from .findings import DropWatch, eni_findings
 from .gather import Gather, Placer
 from .inventory.cgroups import CgroupTree, find_root
 from .inventory.cni import CniFacts
@@ -74,6 +75,7 @@ class Node:
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
         self._wired = Wired({}, {}, {})
+        self._drops = DropWatch()
         self._task_nets = TaskNetsState()
         self._readers: dict[int, LinkEvents] = {}
         self._nets: TaskNets | None = None
@@ -141,8 +143,8 @@ class Node:
         self._events = LinkEvents()  # before the first list: what comes after it is not missed
         self._closers.append(self._events.close)
         alerts, limit = self._config.alerts, self._config.limit
-        levels = Levels(alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after)
-        self._watch = Watch(loaded, self._maps, levels, limit.pps, limit.basis)
+        parts = (alerts.warning, alerts.critical)
+        self._watch = Watch(loaded, self._maps, parts, limit.pps, limit.basis)
         self._closers.append(self._watch.close)
         self._wiring = await self._on_netlink(
             lambda: Wiring(
@@ -432,6 +434,7 @@ class Node:
         window_s, enis = self._pipeline.update(
             sample, self._wired.veths, since_start=since_start, last=last
         )
+        self._drops.update(enis)
         ledger = self._pipeline.ledger
         for index in self._tags.collect(
             sample,
@@ -447,7 +450,7 @@ class Node:
             time_s=time.time(),
             window_s=round(window_s, 3) if since_start else 1.0,
             enis=enis,
-            findings=self._findings(),
+            findings=(*eni_findings(enis, self._drops), *self._findings()),
             sent=self._pipeline.sent,
             health=self._health(sample),
         )

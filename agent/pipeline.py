@@ -16,6 +16,7 @@ from .ledger import GRACE_S, EniId, Ledger
 from .model import Branch, Eni, EniUsage, Sample, Workload
 from .rates import WindowTracker
 from .sent import SentLedger
+from .trend import Trend
 
 RETIRED_S = 60.0
 """How long an ENI that went away with its task is shown: two scrapes must see its last value."""
@@ -29,6 +30,7 @@ class _Followed:
     limit_pps: int
     tracker: WindowTracker
     state: EniState
+    trend: Trend
     gone_at_s: float | None = None
 
 
@@ -86,6 +88,7 @@ class Pipeline:
             limit_pps,
             WindowTracker(self._last_ns // SLOT_NS, thresholds, self._config.limit.basis),
             EniState(self.levels),
+            Trend(),
         )
 
     def is_taken(self, label: str, dev: int) -> bool:
@@ -204,6 +207,7 @@ class Pipeline:
         highest = max(windows.peak_pps[basis], crossed)
         windows = replace(windows, peak_pps={**windows.peak_pps, basis: highest})
         utilization = max(windows.fresh_peak_pps[basis], crossed) / followed.limit_pps
+        followed.trend.update(windows.fresh_peak_pps[basis], sample.taken_at_ns / 1e9)
         return EniView(
             eni=followed.eni,
             limit_pps=followed.limit_pps,
@@ -215,6 +219,7 @@ class Pipeline:
                 for threshold, slots in followed.tracker.over_threshold_slots.items()
             },
             counters=counters,
+            minutes_to_limit=followed.trend.minutes_to(followed.limit_pps),
             allowances=None if followed.eni.vlan else self.allowances.get(followed.eni.ifindex),
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..alerts import Levels
 from . import layout
 from .loader import Loaded
 from .maps import Maps
@@ -33,16 +32,21 @@ class Watch:
     Args:
         loaded: The programs.
         maps: Their maps.
-        levels: Where the states begin, as parts of the limit.
+        parts: Where warning and critical begin, as parts of the limit.
         default_pps: Limit of an ENI without one of its own.
         basis: ``linklocal`` or ``dns``.
     """
 
     def __init__(
-        self, loaded: Loaded, maps: Maps, levels: Levels, default_pps: int, basis: str
+        self,
+        loaded: Loaded,
+        maps: Maps,
+        parts: tuple[float, float],
+        default_pps: int,
+        basis: str,
     ) -> None:
         self._maps = maps
-        self._levels = levels
+        self._parts = parts
         self._basis = basis
         self._indexes: dict[int, int] = {}
         self.fd = loaded.maps["crossings"]
@@ -59,8 +63,7 @@ class Watch:
             self._indexes[limit_pps] = index
             # The limit itself is still allowed: one more is too many.
             packets = (
-                math.ceil(self._levels.warning * limit_pps),
-                math.ceil(self._levels.critical * limit_pps),
+                *(math.ceil(part * limit_pps) for part in self._parts),
                 limit_pps + 1,
             )
             self._maps.set_limit(index, packets, self._basis)

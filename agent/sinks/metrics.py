@@ -137,6 +137,15 @@ def _eni_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         "1 while an alert of that severity is raised; a worse one includes the milder.",
         labels=(*_ENI, "severity"),
     )
+    growth = GaugeMetricFamily(
+        "eni53_eni_minutes_to_limit",
+        "Minutes until the limit at the growth of the last ten minutes; absent when not steady.",
+        labels=_ENI,
+    )
+    for usage in enis:
+        if usage.minutes_to_limit is not None:
+            growth.add_metric(_eni(usage), usage.minutes_to_limit)
+    yield growth
     for usage in enis:
         for height, severity in enumerate(SEVERITIES, start=1):
             raised = STATES.index(usage.state) >= height

@@ -1,0 +1,99 @@
+"""What a snapshot's ENIs have to say to a person, each with its evidence. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .alerts import drops
+from .model import EniUsage, Finding, Workload, WorkloadUsage
+
+
+class DropWatch:
+    """Remembers the driver's counts of dropped link-local packets, to tell when they rose."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+        self.since_start: dict[str, int] = {}
+
+    def update(self, enis: Iterable[EniUsage]) -> None:
+        """Take in what the drivers say; one that falls was reset, or did not answer."""
+        for usage in enis:
+            count = drops(usage)
+            if count is None:
+                continue
+            label = usage.eni.label
+            before = self._before.get(label, count)
+            self._before[label] = count
+            risen = self.since_start.get(label, 0) + max(0, count - before)
+            self.since_start[label] = risen
+
+
+def eni_findings(enis: Iterable[EniUsage], dropped: DropWatch) -> Iterator[Finding]:
+    """Close to the limit, over it, growing towards it; and apart from that, what AWS dropped."""
+    for usage in enis:
+        yield from _limit(usage)
+        yield from _drops(usage, dropped.since_start.get(usage.eni.label, 0))
+        yield from _growth(usage)
+
+
+def _limit(usage: EniUsage) -> Iterator[Finding]:
+    if usage.state == "ok":
+        return
+    top = _busiest(usage)
+    over = usage.state == "exceeded"
+    peak = usage.peak_pps[usage.basis]
+    evidence: dict[str, float | int | str] = {
+        "peak_pps": round(peak, 1),
+        "limit_pps": usage.limit_pps,
+        "utilization": round(peak / usage.limit_pps, 3),
+    }
+    if top is not None:
+        evidence |= {"top_workload": name(top.workload), "top_share": round(top.share, 3)}
+    who = f"; {name(top.workload)} sends {top.share:.0%}" if top is not None else ""
+    yield Finding(
+        "over-limit" if over else "near-limit",
+        "critical" if usage.state in {"critical", "exceeded"} else "warning",
+        f"{usage.eni.label}: {peak:.0f} of {usage.limit_pps} packets in a second{who}",
+        eni=usage.eni.label,
+        workload=name(top.workload) if top is not None else None,
+        evidence=evidence,
+        remedy="a cache on the node takes repeated questions off the ENI; `eni53 top` says whose",
+    )
+
+
+def _drops(usage: EniUsage, count: int) -> Iterator[Finding]:
+    if count:
+        yield Finding(
+            "driver-drops",
+            "critical",
+            f"{usage.eni.label}: AWS dropped {count} packets to link-local services since the agent"
+            " started, says the driver",
+            eni=usage.eni.label,
+            evidence={"linklocal_allowance_exceeded": count},
+            remedy="names fail to resolve for everybody on this ENI: spread the load or cache it",
+        )
+
+
+def _growth(usage: EniUsage) -> Iterator[Finding]:
+    minutes = usage.minutes_to_limit
+    if minutes is not None and usage.state == "ok":
+        yield Finding(
+            "growing",
+            "info",
+            f"{usage.eni.label}: at the growth of the last ten minutes the limit is reached in"
+            f" {minutes:.0f} minutes",
+            eni=usage.eni.label,
+            evidence={"minutes": round(minutes, 1), "limit_pps": usage.limit_pps},
+            remedy="look at who grows before it is reached: `eni53 top`",
+        )
+
+
+def _busiest(usage: EniUsage) -> WorkloadUsage | None:
+    return max(usage.workloads, key=lambda row: row.share, default=None)
+
+
+def name(workload: Workload) -> str:
+    """One word for a workload: namespace and name, or its kind when it has none."""
+    return "/".join(part for part in (workload.namespace, workload.workload) if part) or (
+        workload.kind
+    )
