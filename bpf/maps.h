@@ -94,6 +94,7 @@ struct eni {
     u32 zero;
     u64 before_linklocal;                   /* in the window's slots before the one in progress */
     u64 before_dns;
+    u64 before;                             /* the slot that these two come before */
     u64 told[LEVELS];                       /* slot in which a level was last told */
     u64 overflow[CLASSES * PROTOCOLS];      /* packets that found the sender table full */
     u64 rcode[16];

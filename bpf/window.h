@@ -23,8 +23,12 @@ static __always_inline void open_slot(struct eni *eni, struct slot *slot, u64 nu
         linklocal += past->linklocal - past->linklocal_base;
         dns += past->dns - past->dns_base;
     }
-    eni->before_linklocal = linklocal;
-    eni->before_dns = dns;
+    /* A processor that was held up opens a slot that is over: the sums are of the newer one. */
+    if (number > eni->before) {
+        eni->before_linklocal = linklocal;
+        eni->before_dns = dns;
+        eni->before = number;
+    }
     slot->linklocal_base = slot->linklocal;
     slot->dns_base = slot->dns;
     slot->number = number;
@@ -42,7 +46,8 @@ static __always_inline void tell_crossing(struct eni *eni, struct slot *slot, u3
     int level;
     u64 sum, *told;
 
-    if (!limit)
+    /* Of a slot that is over: the sums hold its packets already, they would count twice. */
+    if (!limit || eni->before != slot->number)
         return;
     sum = limit->on_dns ? eni->before_dns + slot->dns - slot->dns_base
                         : eni->before_linklocal + slot->linklocal - slot->linklocal_base;

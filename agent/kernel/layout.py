@@ -79,6 +79,7 @@ ENI = Layout(
         ("zero", "I"),
         ("before_linklocal", "Q"),
         ("before_dns", "Q"),
+        ("before", "Q"),
         ("told", f"{_N['LEVELS']}Q"),
         ("overflow", f"{len(CLASSES) * len(PROTOCOLS)}Q"),
         ("rcode", f"{RCODES}Q"),

@@ -62,10 +62,7 @@ class Watch:
                 return 0
             self._indexes[limit_pps] = index
             # The limit itself is still allowed: one more is too many.
-            packets = (
-                *(math.ceil(part * limit_pps) for part in self._parts),
-                limit_pps + 1,
-            )
+            packets = (*(_fewest(part, limit_pps) for part in self._parts), limit_pps + 1)
             self._maps.set_limit(index, packets, self._basis)
         return index
 
@@ -80,3 +77,12 @@ class Watch:
     def close(self) -> None:
         """Let go of the ring."""
         self._ring.close()
+
+
+def _fewest(part: float, limit_pps: int) -> int:
+    """The fewest packets that are *part* of the limit, judged as the states are: by division.
+
+    0.55 * 100 is 55.00000000000001, and 55 / 100 is 0.55: the product alone would wake too late.
+    """
+    packets = math.ceil(part * limit_pps)
+    return packets - 1 if (packets - 1) / limit_pps >= part else packets

@@ -21,7 +21,7 @@ from ..model import (
 from . import bpf, layout
 from .loader import Loaded
 
-_BEFORE_COUNTERS = 4 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, told
+_BEFORE_COUNTERS = 5 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, their slot, told
 _CELLS = [(c, p) for c in CLASSES for p in PROTOCOLS]
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 _PAGE = mmap.PAGESIZE
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER = 8
-_POSITION = struct.Struct("=Q")
-_LENGTH = struct.Struct("=I")
+# Native, for these are copied whole: "=" goes byte by byte, and the kernel writes meanwhile.
+_POSITION = struct.Struct("@Q")
+_LENGTH = struct.Struct("@I")
 
 
 class Ring:
