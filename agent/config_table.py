@@ -57,6 +57,10 @@ class AlertsSection:
     clear_after: float = _key(5.0, rules.SECONDS, "seconds it must stay below before they clear")
     webhook: str = _key("", rules.URL, 'URL that gets one POST per transition; "": none')
     alertmanager: str = _key("", rules.URL, 'URL of an Alertmanager; "": none')
+    emf: bool = _key(False, rules.SWITCH, "write CloudWatch embedded metric format lines to stdout")
+    kubernetes_events: bool = _key(
+        False, rules.SWITCH, "write an Event on the Node for each transition"
+    )
 
 
 @dataclass(frozen=True, slots=True)

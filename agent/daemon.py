@@ -84,29 +84,39 @@ class Daemon:
 
     async def _tick_until_stopped(self, node: Node) -> None:
         next_s = time.monotonic() + TICK_S
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, next_s - time.monotonic())):
-                    await self._stopping.wait()
-                return
-            except TimeoutError:
-                pass
+        while not await self._stopped_before(next_s):
             self._tick(node)
             # A late tick is not made up for: its counts are in the next one.
             next_s = max(next_s + TICK_S, time.monotonic())
 
+    async def _stopped_before(self, next_s: float) -> bool:
+        # Rates are over the time since the last look: over a few milliseconds they mean nothing.
+        while True:
+            left_s = max(next_s, self._soonest_s) - time.monotonic()
+            try:
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._stopping.wait()
+                return True
+            except TimeoutError:
+                if max(next_s, self._soonest_s) <= time.monotonic():
+                    return False
+
     def _crossed(self, node: Node) -> None:
         """A window has reached a level: look at once, but not so often that looking is the load."""
-        if time.monotonic() - self._ticked_at_s >= _SOONEST_S:
+        wait_s = self._soonest_s - time.monotonic()
+        if wait_s <= 0:
             self._tick(node)
         elif self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(_SOONEST_S, self._look, node)
+            self._looking = asyncio.get_running_loop().call_later(wait_s, self._tick, node)
 
-    def _look(self, node: Node) -> None:
-        self._looking = None
-        self._tick(node)
+    @property
+    def _soonest_s(self) -> float:
+        return self._ticked_at_s + _SOONEST_S
 
     def _tick(self, node: Node) -> None:
+        if self._looking is not None:  # whatever it was for is seen now
+            self._looking.cancel()
+            self._looking = None
         try:
             snapshot = node.tick()
             self._ticked_at_s = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from .alerts import drops
 from .model import EniUsage, Finding, Workload, WorkloadUsage
+from .text import clean
 
 
 class DropWatch:
@@ -17,7 +18,12 @@ class DropWatch:
 
     def update(self, enis: Iterable[EniUsage]) -> None:
         """Take in what the drivers say; one that falls was reset, or did not answer."""
-        for usage in enis:
+        here = tuple(enis)
+        # Tasks come and go with ENIs of their own: what is gone is not kept.
+        labels = {usage.eni.label for usage in here}
+        self._before = {k: n for k, n in self._before.items() if k in labels}
+        self.since_start = {k: n for k, n in self.since_start.items() if k in labels}
+        for usage in here:
             count = drops(usage)
             if count is None:
                 continue
@@ -94,6 +100,5 @@ def _busiest(usage: EniUsage) -> WorkloadUsage | None:
 
 def name(workload: Workload) -> str:
     """One word for a workload: namespace and name, or its kind when it has none."""
-    return "/".join(part for part in (workload.namespace, workload.workload) if part) or (
-        workload.kind
-    )
+    parts = (workload.namespace, workload.workload)
+    return "/".join(clean(part) for part in parts if part) or workload.kind

@@ -17,7 +17,7 @@ from typing import Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from .errors import NeedError, SourceError, UsageError
-from .inventory.exchange import exchange
+from .exchange import exchange
 from .text import clean
 
 TIMEOUT_S = 30.0

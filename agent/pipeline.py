@@ -178,6 +178,8 @@ class Pipeline:
                       since_start=since_start)
             for place, followed in sorted(self._enis.items(), key=_host_first)
         )  # fmt: skip
+        # Of an ENI that is gone: whoever gets its number next has not crossed anything.
+        self._crossed.clear()
         return window_s, enis
 
     @property
@@ -203,7 +205,7 @@ class Pipeline:
             counters.slots if counters else (), sample.taken_at_ns // SLOT_NS
         )
         # A window in progress that has reached a level: it is not in the ring's whole windows yet.
-        crossed = float(self._crossed.pop(place, 0))
+        crossed = float(self._crossed.get(place, 0))
         highest = max(windows.peak_pps[basis], crossed)
         windows = replace(windows, peak_pps={**windows.peak_pps, basis: highest})
         utilization = max(windows.fresh_peak_pps[basis], crossed) / followed.limit_pps

@@ -31,6 +31,7 @@ __all__ = [
     "finding_to_json",
     "from_json",
     "loads",
+    "shares",
     "to_json",
     "workload_to_json",
 ]
@@ -67,6 +68,11 @@ def alert_to_json(alert: Alert) -> dict[str, Any]:
         "allowance_exceeded": alert.allowance_exceeded,
         "workloads": [workload_to_json(row) for row in alert.workloads],
     }
+
+
+def shares(alert: Mapping[str, Any]) -> list[str]:
+    """Who sends how much, in words, of what `alert_to_json` returned."""
+    return [f"{row['workload'] or row['kind']} {row['share']:.0%}" for row in alert["workloads"]]
 
 
 def dumps(snapshot: Snapshot, indent: int | None = None) -> str:

@@ -16,7 +16,7 @@ class Trend:
     """Follows one ENI: the highest window of every ten seconds over the last ten minutes."""
 
     def __init__(self) -> None:
-        self._steps: deque[float] = deque(maxlen=_STEPS)
+        self._steps: deque[tuple[float, float]] = deque(maxlen=_STEPS)
         self._step_began_s: float | None = None
         self._highest = 0.0
 
@@ -31,7 +31,7 @@ class Trend:
             self._step_began_s = now_s
         self._highest = max(self._highest, peak_pps)
         if now_s - self._step_began_s >= _STEP_S:
-            self._steps.append(self._highest)
+            self._steps.append((now_s, self._highest))
             self._highest = 0.0
             # A sleep longer than a step leaves a gap; it is not filled with what nobody saw.
             self._step_began_s = now_s
@@ -39,15 +39,18 @@ class Trend:
     def minutes_to(self, limit_pps: float) -> float | None:
         """Minutes until the limit at the present growth; None when that is not steady, or far."""
         count = len(self._steps)
-        if count < _FEWEST or self._steps[-1] < _SMALLEST * limit_pps:
+        if count < _FEWEST or self._steps[-1][1] < _SMALLEST * limit_pps:
             return None
-        mean_x, mean_y = (count - 1) / 2, sum(self._steps) / count
-        spread_x = sum((x - mean_x) ** 2 for x in range(count))
-        spread_y = sum((y - mean_y) ** 2 for y in self._steps)
-        both = sum((x - mean_x) * (y - mean_y) for x, y in enumerate(self._steps))
+        # By the time it was, not by number: a step ends with a tick, and ticks are late at times.
+        last_s = self._steps[-1][0]
+        mean_x = sum(x for x, _ in self._steps) / count
+        mean_y = sum(y for _, y in self._steps) / count
+        spread_x = sum((x - mean_x) ** 2 for x, _ in self._steps)
+        spread_y = sum((y - mean_y) ** 2 for _, y in self._steps)
+        both = sum((x - mean_x) * (y - mean_y) for x, y in self._steps)
         if both <= 0 or not spread_y or both**2 < _STEADY * spread_x * spread_y:
             return None
-        slope = both / spread_x
-        now = mean_y + slope * (count - 1 - mean_x)
-        minutes = max(0.0, limit_pps - now) / slope * _STEP_S / 60
+        slope = both / spread_x  # packets a second, per second
+        now = mean_y + slope * (last_s - mean_x)
+        minutes = max(0.0, limit_pps - now) / slope / 60
         return minutes if minutes <= _LONGEST_MIN else None

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from ..errors import SourceError
+from ..exchange import exchange, failure
 from ..text import clean
 from .docker_shapes import (
     ACTIONS,
@@ -27,7 +28,6 @@ from .docker_shapes import (
     to_container,
     to_event,
 )
-from .exchange import exchange, failure
 
 __all__ = ["DEFAULT_SOCKET", "DockerClient", "DockerContainer", "DockerEvent"]
 

@@ -14,8 +14,8 @@ from collections.abc import Generator
 import h2.exceptions
 
 from ..errors import SourceError
+from ..exchange import failure
 from ..text import clean
-from .exchange import failure
 from .grpc_call import NOT_FOUND, UNIMPLEMENTED, GrpcCall, GrpcError, Metadata
 
 __all__ = ["NOT_FOUND", "UNIMPLEMENTED", "GrpcClient", "GrpcError"]

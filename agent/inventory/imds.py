@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from ..errors import SourceError
+from ..exchange import exchange
 from ..text import clean
-from .exchange import exchange
 from .local_http import connect, prefix
 
 MAX_BODY_BYTES = 64 * 1024

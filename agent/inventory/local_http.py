@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from ..errors import SourceError
+from ..exchange import exchange
 from ..text import clean
-from .exchange import exchange
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 200_000

@@ -1,4 +1,4 @@
-"""Hands alerts to those who are to be told, each in a thread of its own.
+"""Hands what is to be told to those who are to be told, each in a thread of its own.
 
 Who is down or slow is tried again, ever less often; counting never waits for anybody. What could
 not be delivered in the end is counted.
@@ -12,29 +12,37 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from ..errors import SourceError
 from ..log import OnChange, get_logger
-from ..model import Alert
 
 MAX_WAITING = 256
 MAX_AGE_S = 900.0
 """An alert older than this helps nobody any more."""
 
+STOP_S = 5.0
+
 _FIRST_RETRY_S = 1.0
 _LONGEST_RETRY_S = 60.0
 
+T = TypeVar("T")
+_Item_contra = TypeVar("_Item_contra", contravariant=True)
 
-_Item = tuple[float, tuple[Alert, ...]]  # since when they wait, on the monotonic clock
 
+class Receiver(Protocol[_Item_contra]):
+    """Somebody to be told.
 
-class Receiver(Protocol):
-    """Somebody to be told."""
+    Attributes:
+        name: In metrics and log lines.
+        together: Takes all that came at once at once. Who takes one at a time gets each by itself:
+            one that fails must not have those before it sent a second time.
+    """
 
     name: str
+    together: bool
 
-    def send(self, alerts: tuple[Alert, ...]) -> None:
+    def send(self, items: tuple[_Item_contra, ...]) -> None:
         """Tell them; blocks.
 
         Raises:
@@ -42,7 +50,7 @@ class Receiver(Protocol):
         """
 
 
-class Delivery:
+class Delivery(Generic[T]):
     """The queue of one receiver.
 
     Args:
@@ -53,66 +61,79 @@ class Delivery:
 
     def __init__(
         self,
-        receiver: Receiver,
+        receiver: Receiver[T],
         wait: Callable[[float], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receiver = receiver
         self._clock = clock
-        self._waiting: queue.Queue[_Item | None] = queue.Queue(MAX_WAITING)
+        # Each with the moment since which it waits; None is only there to wake the thread up.
+        self._waiting: queue.Queue[tuple[float, tuple[T, ...]] | None] = queue.Queue(MAX_WAITING)
         self._stopping = threading.Event()
         self._wait = wait or self._stopping.wait
         self._log = OnChange(get_logger())
         self._log.assume(receiver.name, True)
-        self.results: Counter[tuple[str, str]] = Counter(
-            {(receiver.name, result): 0 for result in ("delivered", "retried", "dropped")}
-        )
+        self._counting = threading.Lock()
+        self._results = Counter(dict.fromkeys(("delivered", "retried", "dropped"), 0))
         self._thread = threading.Thread(target=self._run, name=receiver.name, daemon=True)
+
+    @property
+    def results(self) -> dict[tuple[str, str], int]:
+        """How many by (receiver, result): delivered, retried (once each time) or dropped."""
+        with self._counting:
+            return {(self._receiver.name, result): n for result, n in self._results.items()}
 
     def start(self) -> None:
         """Begin to deliver."""
         self._thread.start()
 
-    def put(self, alerts: tuple[Alert, ...]) -> None:
-        """Have *alerts* delivered; never blocks. With no room left the newest are dropped."""
-        try:
-            self._waiting.put_nowait((self._clock(), alerts))
-        except queue.Full:
-            self.results[self._receiver.name, "dropped"] += len(alerts)
+    def put(self, items: tuple[T, ...]) -> None:
+        """Have *items* delivered; never blocks. With no room left the newest are dropped."""
+        now_s = self._clock()
+        for part in [items] if self._receiver.together else [(item,) for item in items]:
+            try:
+                self._waiting.put_nowait((now_s, part))
+            except queue.Full:
+                self._count("dropped", part)
 
-    def stop(self) -> None:
-        """End the thread; what still waits is tried once more."""
+    def end(self) -> None:
+        """Tell the thread to end; what still waits is tried once more."""
         self._stopping.set()
         with contextlib.suppress(queue.Full):  # then it has something to wake up for
             self._waiting.put_nowait(None)
+
+    def join(self, within_s: float = STOP_S) -> None:
+        """Wait for the end; who hangs is left behind, with what it holds."""
         if self._thread.ident is not None:
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=within_s)
+
+    def _count(self, result: str, items: tuple[T, ...]) -> None:
+        with self._counting:  # from the loop and from the thread
+            self._results[result] += len(items)
 
     def _run(self) -> None:
         while not (self._stopping.is_set() and self._waiting.empty()):
             found = self._waiting.get()
-            if found is None:
-                continue
-            since_s, alerts = found
-            self._deliver(since_s, alerts)
+            if found is not None:
+                self._deliver(*found)
 
-    def _deliver(self, since_s: float, alerts: tuple[Alert, ...]) -> None:
+    def _deliver(self, since_s: float, items: tuple[T, ...]) -> None:
         name, retry_s = self._receiver.name, _FIRST_RETRY_S
         while True:
             try:
-                self._receiver.send(alerts)
+                self._receiver.send(items)
             except SourceError as error:
                 self._log.changed(
                     name, False, "eni53.alerts_undelivered", level="warning", sink=name,
                     reason=str(error),
                 )  # fmt: skip
             else:
-                self.results[name, "delivered"] += len(alerts)
+                self._count("delivered", items)
                 self._log.changed(name, True, "eni53.alerts_delivered", sink=name)
                 return
             too_late = self._clock() - since_s + retry_s > MAX_AGE_S
             if too_late or self._stopping.is_set() or self._wait(retry_s):
-                self.results[name, "dropped"] += len(alerts)
+                self._count("dropped", items)
                 return
-            self.results[name, "retried"] += len(alerts)
+            self._count("retried", items)
             retry_s = min(retry_s * 2, _LONGEST_RETRY_S)

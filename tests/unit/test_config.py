@@ -55,6 +55,8 @@ def test_every_setting_can_be_written_in_a_file(tmp_path):
         clear_after = 0
         webhook = "https://hooks.example/x?y=1"
         alertmanager = "http://[::1]:9093"
+        emf = true
+        kubernetes_events = true
         [resolver]
         addresses = ["10.0.0.2", "FD00:EC2:0::253"]
         [runtime]
@@ -74,6 +76,7 @@ def test_every_setting_can_be_written_in_a_file(tmp_path):
     assert config.eni.interfaces == ("ens5", "ens6")
     assert dict(config.limit.per_eni) == {"eni-0a": 9, "mac:02:00:00:00:00:01": 1_000_000}
     assert (config.alerts.critical, config.alerts.clear_after) == (1.0, 0.0)
+    assert (config.alerts.emf, config.alerts.kubernetes_events) == (True, True)
     assert config.resolver.addresses == ("10.0.0.2", "fd00:ec2::253")
     assert (config.runtime.imds, config.names.enabled) == ("", False)
     named = path.read_text()

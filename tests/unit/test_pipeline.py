@@ -281,3 +281,23 @@ def test_whatever_comes_and_goes_names_are_one_and_sums_hold(number):
             parts = sum(row.packets for row in usage.workloads) + usage.ended_packets
             assert parts == usage.packets == sum(usage.protocols.values())
         assert max(Counter(usage.eni.label for usage in enis).values()) == 1
+
+
+def test_a_crossing_does_not_wait_for_its_window_to_be_whole(node):
+    """The kernel says that the window in progress holds so much already: that is the state now."""
+    assert [usage.state for usage in node.update()] == ["ok"]
+    node.pipeline.crossed(ENI, 1025)
+    node.pipeline.crossed(ENI, 717)  # an older one, told in the same moment
+    (usage,) = node.update(0.1)
+    assert (usage.state, usage.peak_pps["linklocal"]) == ("exceeded", 1025.0)
+    assert usage.utilization == pytest.approx(1025 / 1024)
+
+
+def test_a_crossing_of_an_eni_that_is_gone_is_nobody_elses(node):
+    """A number is given again: whoever gets it has not crossed anything."""
+    node.pipeline.crossed(TASK, 5000)
+    node.update()
+    node.pipeline.add_eni(of_task())
+    assert {usage.eni.label: usage.state for usage in node.update()} == {
+        "eni-0000000a": "ok", "eni-0000000d": "ok",
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""One HTTP request to a service on this node, bounded in time and in size.
+"""One HTTP request, bounded in time and in size.
 
 http.client alone bounds neither: a byte a second keeps it reading for hours, and a body without
 an end fills the memory of an agent that other people's traffic depends on.
@@ -12,8 +12,8 @@ import socket
 import time
 from collections.abc import Mapping
 
-from ..errors import SourceError
-from ..text import clean
+from .errors import SourceError
+from .text import clean
 
 _STEP = 64 * 1024
 
@@ -41,7 +41,9 @@ class _Timed(io.RawIOBase):
         super().close()
 
 
-class _TimedResponse(http.client.HTTPResponse):
+class TimedResponse(http.client.HTTPResponse):
+    """An answer whose reading, head and body together, ends with the connection's time-out."""
+
     def __init__(
         self, sock: socket.socket, debuglevel: int = 0, method: str | None = None,
         url: str | None = None,
@@ -97,7 +99,7 @@ def _exchange(
     headers: Mapping[str, str],
     max_bytes: int,
 ) -> tuple[int, bytes]:
-    connection.response_class = _TimedResponse
+    connection.response_class = TimedResponse
     if connection.sock is not None:
         connection.sock.settimeout(connection.timeout)
     connection.request(method, path, headers=dict(headers))
