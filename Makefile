@@ -2,7 +2,8 @@
 PYTHON := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup demo test test-unit test-kernel test-e2e lint bench picture clean
+.PHONY: help setup demo test test-unit test-kernel test-e2e lint bench scale picture clean \
+	test-kernels test-guest
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +25,18 @@ test-kernel:  ## real programs and real packets, in namespaces of their own
 test-e2e:  ## the installed command in the lab, with a real dockerd and resolver
 	$(SUDO) $(PYTHON) -m pytest tests/e2e
 
+test-kernels: setup  ## kernel tests under Linux 5.10, 6.1 and 6.12, emulated; test-kernel-6.1 for one
+	@./deploy/setup-guests.sh
+	$(PYTHON) -m tests.guests
+
+test-kernel-%: setup
+	@./deploy/setup-guests.sh
+	$(PYTHON) -m tests.guests --kernel $*
+
+test-guest: setup  # the one for `make test`: short, and silent unless something fails
+	@./deploy/setup-guests.sh
+	$(PYTHON) -m tests.guests --kernel 6.1 --quiet
+
 lint:  ## ruff and mypy
 	$(PYTHON) -m ruff check agent tests
 	$(PYTHON) -m ruff format --check agent tests
@@ -31,6 +44,9 @@ lint:  ## ruff and mypy
 
 bench: setup  ## what it costs: kernel, memory, processor, start
 	@$(SUDO) $(PYTHON) -m tests.bench
+
+scale: setup  ## 300 simulated nodes scraped by a real Prometheus; writes docs/scale.md
+	@$(SUDO) $(PYTHON) -m tests.bench.scale --write docs/scale.md
 
 picture: setup  ## docs/top.svg from a real run in the lab
 	@$(SUDO) $(PYTHON) -m tests.lab.demo --picture docs/top.svg
