@@ -14,7 +14,13 @@ setup:  ## everything demo, tests and benchmarks need (Debian 12 or 13)
 demo: setup  ## a VPC in network namespaces, a noisy task, and eni53 watching it go over 1024
 	@$(SUDO) $(PYTHON) -m tests.lab.demo
 
-test: setup lint test-unit test-kernel test-e2e  ## all tests; the last two need root
+test: setup test-libraries lint test-unit test-kernel test-e2e  ## all tests; the last two need root
+
+test-libraries: .venv/.test-libraries  # what only the tests of deploy/ need: 120 MB
+
+.venv/.test-libraries: pyproject.toml | setup
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,deploy]'
+	@touch $@
 
 test-unit:  ## no root, no network, seconds
 	$(PYTHON) -m pytest tests/unit
@@ -36,6 +42,10 @@ test-kernel-%: setup
 test-guest: setup  # the one for `make test`: short, and silent unless something fails
 	@./deploy/setup-guests.sh
 	$(PYTHON) -m tests.guests --kernel 6.1 --quick --quiet
+
+image-test: setup  ## builds the container image and runs it on containerd and dockerd: some five minutes
+	@command -v mmdebstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends mmdebstrap
+	$(SUDO) $(PYTHON) -m pytest -m image tests/e2e/test_image.py
 
 lint:  ## ruff and mypy
 	$(PYTHON) -m ruff check agent tests

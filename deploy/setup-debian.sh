@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # BCC and the parts of the lab. Nothing here is started: see below.
 packages="python3-bpfcc python3-venv bpftool iproute2 nftables iptables ethtool procps
-docker.io containerd runc containernetworking-plugins unbound dnsperf dnsmasq-base busybox-static
+systemd docker.io containerd runc containernetworking-plugins unbound dnsperf dnsmasq-base busybox-static
 prometheus prometheus-alertmanager"
 
 root=""

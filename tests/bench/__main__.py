@@ -24,8 +24,8 @@ from .page import Section, table
 
 _HEAD = """# What eni53 costs
 
-Printed by `make bench` (`python -m tests.bench --write docs/benchmarks.md`); nothing here is typed
-by hand.
+Printed by `make bench` (`python -m tests.bench --write docs/benchmarks.md`; `--pods 0` leaves out
+the node of pods, which takes half of the time); nothing here is typed by hand.
 
 {machine}
 

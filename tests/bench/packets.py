@@ -114,7 +114,7 @@ def section() -> Section:
             f" {slices.ROUNDS} rounds of {slices.SLICES} slices of {RUNS:,} runs each, every slice"
             " of every program and packet shuffled within the round; `BPF_PROG_TEST_RUN`."
             f" The empty program itself reads {times.best('empty DNS query v4'):.0f} ns: that is"
-            " the harness. Others on the machine move the medians, hardly the best slices."
+            " the harness. Others on the machine move the medians most."
         ),
         header=["program", *PACKETS],
         rows=[[f"`{program}`", *(str(costs[program, p]) for p in PACKETS)] for program in PROGRAMS],

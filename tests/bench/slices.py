@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from eni53.kernel import bpf
 
-ROUNDS, SLICES = 11, 10
+ROUNDS, SLICES = 11, 7
 DEV = 1
 _CONTEXT_WORDS, _MARK, _INGRESS, _IFINDEX = 48, 2, 9, 10
 
