@@ -128,6 +128,28 @@ class Gather:
         if known.workload is not None and known.place is not None:
             self._add(seen.id, known, known.workload, known.place)
 
+    def perhaps_behind(self, netns_id: int) -> tuple[tuple[str, Place], ...]:
+        """Those that a new veth to that namespace may lead to; most of them have ended by now.
+
+        Either their namespace had this number, or it had none, since nothing led to it.
+        """
+        return tuple(
+            (i, k.place)
+            for i, k in self._known.items()
+            if k.place is not None
+            and not k.place.host_network
+            and k.place.netns_id in {netns_id, None}
+        )
+
+    def placed_again(self, container_id: str, before: Place, now: Place) -> None:
+        """It has been looked at anew; the same process in the same namespace says it still runs."""
+        known = self._known.get(container_id)
+        if known is None or known.place is not before or now.netns != before.netns:
+            return
+        known.place = now
+        if known.workload is not None:
+            self._add(container_id, known, known.workload, now)
+
     def named(self, container_id: str, workload: Workload) -> None:
         """A source that knows names alone has one."""
         if container_id in self._known:

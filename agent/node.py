@@ -291,6 +291,7 @@ class Node:
         for index, nsid in wired.veths.items():
             if before.veths.get(index) != nsid:
                 self._workloads.veth_appeared(index, nsid)
+                self._spawn(self._sources.veth_appeared(nsid))
         if wired.cilium != before.cilium:
             self._tell_kernel()
         for index in before.enis.keys() - wired.enis.keys():
@@ -316,7 +317,11 @@ class Node:
             if not self._pipeline.is_taken(label, dev):
                 break
             await asyncio.sleep(0.1)
-        if dev in self._wired.enis or dev in self._task_nets.enis:
+        if netns != "host":
+            self._follow(link, dev, netns, label)
+            if dev not in self._task_nets.enis:  # it ended meanwhile, and has yet to be told of
+                self._pipeline.retire_eni(dev, time.monotonic())
+        elif dev in self._wired.enis:
             self._follow(link, dev, netns, label)
 
     def _cni_says(self, facts: CniFacts) -> None:

@@ -20,7 +20,8 @@ from .inventory.ecs import EcsIntrospection
 from .inventory.pod_eni import BranchEni
 from .inventory.runtime import ContainerdFollower, DockerFollower, Seen
 
-_ASK_EVERY_S = 5.0
+_ASK_EVERY_S = 2.0  # well within the time that packets wait for a name
+_WALK_EVERY_S = 5.0
 _CNI_EVERY_S = 30.0
 _CNI_ABSENT_S = 300.0
 _RUNTIMES = ("docker", "containerd")
@@ -65,7 +66,7 @@ class Sources:
         self._cni = CniIntrospection(runtime.cni_introspection)
         self._cni_facts = cni_facts
         self._branch_enis = branch_enis
-        self._asked_s = self._walked_s = clock() - _ASK_EVERY_S
+        self._asked_s = self._walked_s = clock() - _WALK_EVERY_S
         self._cni_at_s = clock()
         self._walked = False
         self._asking: asyncio.Task[None] | None = None
@@ -105,7 +106,7 @@ class Sources:
             # Nobody walks any more, so nobody would tell that what the tree had has ended.
             self._walked = False
             self._gather.listed(_TREE, ())
-        if not self.any_runtime and now_s - self._walked_s >= _ASK_EVERY_S:
+        if not self.any_runtime and now_s - self._walked_s >= _WALK_EVERY_S:
             self._walked_s = now_s
             self._walked = True
             self._asking = self._loop.create_task(self._walk())
@@ -114,6 +115,13 @@ class Sources:
             self._asking = self._loop.create_task(self._ask_ecs())
         elif now_s >= self._cni_at_s:
             self._asking = self._loop.create_task(self._ask_cni())
+
+    async def veth_appeared(self, netns_id: int) -> None:
+        """A running container may have got another veth, or its first one: no runtime tells."""
+        for container_id, before in self._gather.perhaps_behind(netns_id):
+            now = await asyncio.to_thread(self._placer.place, container_id, before.pid)
+            if now.netns is not None:
+                self._gather.placed_again(container_id, before, now)
 
     # --- what the runtimes say, from their threads --------------------------------------------
 

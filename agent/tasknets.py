@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,11 @@ from .kernel.loader import Loaded
 from .kernel.maps import Maps
 from .kernel.netlink import NetlinkError
 from .model import Branch
+from .wiring import REASSERT_WINDOW_S, REASSERTIONS
 
 _MAX_CLASS_ID = 0xFFFF  # of a filter's class id 16 bits reach the program
 _MAX_TASKS = 512
+_MEMORY = "qdiscs-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class _Task:
     eni: TaskEni | None = None
     branch: Branch | None = None
     failed: str = ""
+    reasserted: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class TaskNets:
         self._tasks: dict[int, _Task] = {}  # by inode
         self._failed: dict[int, tuple[int, str]] = {}  # by inode: process, reason
         self._last_id = 0
+        if runtime_dir is not None:
+            _forget_ended(runtime_dir)
 
     @property
     def state(self) -> TaskNetsState:
@@ -141,7 +147,10 @@ class TaskNets:
         try:
             with task.netns.entered(), contextlib.closing(LinkTable()) as table:
                 task.attacher.use(table.ipr)
-                self._look(task, table, task.events.read().gone)
+                changes = task.events.read()
+                self._look(task, table, changes.gone)
+                if changes.filtered or changes.lost:
+                    self._defend(task)
             task.failed = ""
         except (OSError, NetlinkError, AttachError) as error:
             task.failed = str(error)
@@ -175,6 +184,16 @@ class TaskNets:
         self._maps.add_eni(dev)
         task.attacher.attach(link.index, link.name, TASK_HOOKS)
         task.eni = TaskEni(dev, task.netns.inode, link)
+
+    def _defend(self, task: _Task) -> None:
+        """Somebody changed filters: be first again, or a final verdict before us ends the count."""
+        if task.eni is None or task.attacher.is_first(task.eni.link.index):
+            return
+        now_s = time.monotonic()
+        task.reasserted = [t for t in task.reasserted if now_s - t < REASSERT_WINDOW_S]
+        if len(task.reasserted) < REASSERTIONS:
+            task.reasserted.append(now_s)
+            task.attacher.reassert(task.eni.link.index)
 
     def _lose(self, task: _Task) -> None:
         """The ENI went away, or is the ENI no longer; another is another ENI.
@@ -242,7 +261,7 @@ class TaskNets:
         self._host.close()
 
     def _memory(self, inode: int) -> Path | None:
-        return self._runtime_dir / f"qdiscs-{inode}.json" if self._runtime_dir else None
+        return self._runtime_dir / f"{_MEMORY}{inode}.json" if self._runtime_dir else None
 
     def _next_id(self) -> int:
         taken = {task.attacher.class_id for task in self._tasks.values()}
@@ -250,3 +269,19 @@ class TaskNets:
             self._last_id = self._last_id % _MAX_CLASS_ID + 1
             if self._last_id not in taken:
                 return self._last_id
+
+
+def _forget_ended(runtime_dir: Path) -> None:
+    """Drop what a killed eni53 remembered of namespaces that have ended since.
+
+    Their inodes are given to the next ones, whose qdiscs would be taken for ours.
+    """
+    memories = list(runtime_dir.glob(f"{_MEMORY}*.json"))
+    if not memories:
+        return
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    living = {f"{_MEMORY}{netns_inode(pid)}.json" for pid in pids}
+    for path in memories:
+        if path.name not in living:
+            with contextlib.suppress(OSError):
+                path.unlink()

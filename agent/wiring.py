@@ -25,8 +25,8 @@ from .model import Branch
 
 _CILIUM = frozenset({"cilium_host", "cilium_net"})
 _VETHS_FIRST_S = 0.5
-_REASSERTIONS = 3
-_REASSERT_WINDOW_S = 60.0
+REASSERTIONS = 3
+REASSERT_WINDOW_S = 60.0
 LEDGER_FILE = "qdiscs.json"
 
 
@@ -264,8 +264,8 @@ class Wiring:
         if index not in self._attacher.attached or self._attacher.is_first(index):
             return
         now_s = self._clock()
-        recent = [t for t in self._reasserted.get(index, []) if now_s - t < _REASSERT_WINDOW_S]
-        if len(recent) < _REASSERTIONS:
+        recent = [t for t in self._reasserted.get(index, []) if now_s - t < REASSERT_WINDOW_S]
+        if len(recent) < REASSERTIONS:
             self._reasserted[index] = [*recent, now_s]
             self._attacher.reassert(index)
 

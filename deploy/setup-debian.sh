@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 # BCC and the parts of the lab. Nothing here is started: see below.
 packages="python3-bpfcc python3-venv bpftool iproute2 nftables iptables ethtool procps
-docker.io containerd runc containernetworking-plugins unbound dnsperf dnsmasq-base busybox-static"
+systemd docker.io containerd runc containernetworking-plugins unbound dnsperf dnsmasq-base busybox-static
+prometheus prometheus-alertmanager"
 
 root=""
 [ "$(id -u)" = 0 ] || root="sudo"
@@ -49,6 +50,13 @@ if [ -n "$missing" ]; then
         echo "setup: apt-get failed; the whole of what it said is in $log" >&2
         exit 2
     fi
+    # Not started now, nor at the next boot, when both would listen on all of this host's addresses.
+    for unit in prometheus prometheus-alertmanager; do
+        case " $missing " in *" $unit "*)
+            command -v systemctl >/dev/null && $root systemctl disable "$unit" >>"$log" 2>&1 || true
+            ;;
+        esac
+    done
     rm -f "$log"
 fi
 

@@ -24,6 +24,7 @@ _UNITS = (".service", ".scope", ".mount", ".socket")
 _PASSING = re.compile(r"session-[^/]+\.scope|run-[^/]+\.(?:scope|service)")
 _WALK_EVERY_S = 1.0
 _MAX_CGROUPS = 50_000
+_MAX_GONE = 4096
 
 
 def find_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
@@ -132,9 +133,8 @@ class CgroupTree:
                 break
         # What has gone keeps its path: its packets may not have been reported yet. An inode
         # number is not used again while the machine runs, so an old path is never a wrong one.
-        self._paths.update(found)
-        if len(self._paths) > 2 * _MAX_CGROUPS:
-            self._paths = found
+        gone = [(inode, path) for inode, path in list(self._paths.items()) if inode not in found]
+        self._paths = dict(gone[-_MAX_GONE:]) | found
 
     def _directories(self) -> Iterator[tuple[str, int]]:
         assert self._root is not None  # noqa: S101

@@ -225,7 +225,13 @@ class Workloads:
             cgroup_id: Of the sending socket; None or foreign: the owner without a container.
         """
         namespace = self._namespace_of(ifindex)
-        return namespace.owner(cgroup_id) if namespace is not None else None
+        if namespace is not None:
+            return namespace.owner(cgroup_id)
+        # A container that ended before its veth was heard of. Its cgroup is never another's.
+        member = self._by_cgroup.get(cgroup_id) if cgroup_id else None
+        if member is None or member.host_network or member.id in self._running:
+            return None
+        return Owner(member.workload, member.cgroup, member.cgroup_id)
 
     def of_eni(self, place: tuple[int, int], cgroup_id: int) -> Owner | None:
         """Owner of packets on a task's own ENI; None when it is no task's.

@@ -28,6 +28,7 @@ _PRIO = 1
 _ETH_P_ALL = 3
 _PARENTS = {INGRESS: 0xFFFFFFF2, EGRESS: 0xFFFFFFF3}
 _TCX = {INGRESS: bpf.TCX_INGRESS, EGRESS: bpf.TCX_EGRESS}
+_FILTERED = {"clsact", "ingress"}  # qdiscs that can hold a filter of ours
 _GONE = {errno.ENODEV, errno.ENOENT, errno.EINVAL}
 
 WORKLOAD_HOOKS = (("workload_ingress", INGRESS),)
@@ -226,12 +227,18 @@ class Attacher:
         can belong to a living process. Returns how many interfaces were swept.
         """
         ours = self._recall()
+        # One question instead of two for each veth: filters hang on these, and few have them.
+        hooked = {
+            qdisc["index"]
+            for qdisc in self._ipr.get_qdiscs()
+            if qdisc.get_attr("TCA_KIND") in _FILTERED
+        }
         swept = 0
         for ifindex, name in ifindexes.items():
             if (
                 any(
                     _is_ours(found)
-                    for direction in _PARENTS
+                    for direction in (_PARENTS if ifindex in hooked else ())
                     for found, _ in self._safe_filters(ifindex, direction)
                 )
                 or ours.get(str(ifindex)) == name

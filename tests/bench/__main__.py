@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from eni53 import cli
+
+from tests.lab.pods import MAX_PODS
 from tests.lab.shell import LabError
 from tests.lab.stopping import Terminated
 
-from . import packets, resident, steps
+from . import flood, loading, packets, pods, resident, steps
 from .page import Section, table
 
 _HEAD = """# What eni53 costs
 
-Printed by `make bench` (`python -m tests.bench --write docs/benchmarks.md`); nothing here is typed
-by hand.
+Printed by `make bench` (`python -m tests.bench --write docs/benchmarks.md`; `--pods 0` leaves out
+the node of pods, which takes half of the time); nothing here is typed by hand.
 
 {machine}
 
 Everything runs in network namespaces of the lab ([tests/lab](../tests/lab/README.md)) or never
 leaves the kernel's test harness. The figures of one table come from one run and are compared within
-it; a busy machine or another processor moves all of them, most of all the nanoseconds."""
+it; a busy machine or another processor moves all of them, most of all the nanoseconds.
+{pressure}"""
 
 _TAIL = """## What this does not show
 
@@ -34,8 +40,9 @@ _TAIL = """## What this does not show
   packet. Nor is how soon an alert leaves.
 - One processor does all the sending here. Several that send through one ENI at once share its
   counters' cache lines.
-- Containers are stood for by namespaces with a cgroup, a veth and a socket each, and dockerd by a
-  stand-in that answers as it does; the agent cannot tell the difference."""
+- Where it says workloads, containers are stood for by namespaces with a cgroup, a veth and a
+  socket each, and dockerd by a stand-in that answers as it does; the agent cannot tell the
+  difference. Where it says pods, they are pods."""
 
 
 def machine() -> str:
@@ -59,34 +66,58 @@ def machine() -> str:
     )
 
 
-def page(sections: list[Section], where: str) -> str:
-    """The whole page."""
+def waited_s() -> float:
+    """Seconds since boot in which somebody waited for a processor; 0 where nobody keeps count."""
+    try:
+        (total,) = re.findall(r"^some .*total=(\d+)", Path("/proc/pressure/cpu").read_text(), re.M)
+    except (OSError, ValueError):
+        return 0.0
+    return int(total) / 1e6
+
+
+def page(sections: list[Section], where: str, waited: float) -> str:
+    """The whole page; *waited* is the part of the time in which the processors were wanted."""
+    pressure = f"While it ran, somebody waited for a processor {waited:.0%} of the time."
     aims = [aim.row for section in sections for aim in section.aims]
     head = table(("figure", "here", "aim", ""), aims)
     body = "\n\n".join(section.markdown for section in sections)
-    return f"{_HEAD.format(machine=where)}\n\n## Aims\n\n{head}\n\n{body}\n\n{_TAIL}\n"
+    top = _HEAD.format(machine=where, pressure=pressure)
+    return f"{top}\n\n## Aims\n\n{head}\n\n{body}\n\n{_TAIL}\n"
 
 
 def main(argv: list[str]) -> int:
     """Measure, print, and write where that is wanted."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there")
+    parser.add_argument(
+        "--pods",
+        type=int,
+        default=MAX_PODS,
+        metavar="N",
+        help=f"how many real pods; 0 leaves them out (default {MAX_PODS})",
+    )
     args = parser.parse_args(argv)
     if os.geteuid() != 0:
         print("the bench loads BPF and makes network namespaces: run it as root", file=sys.stderr)
         return 2
-    begin, where = time.monotonic(), machine()
+    # As pip leaves it: an agent that compiles its modules at each start is slower, and larger.
+    compileall.compile_dir(Path(cli.__file__).parent, quiet=1)
+    begin, where, waited = time.monotonic(), machine(), waited_s()
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - begin:5.0f} s  {what}", file=sys.stderr, flush=True)
 
     try:
         say("packets")
-        sections = [packets.section()]
-        say("a tick")
-        tick = steps.section()
+        kernel = packets.section()
+        say("compiling, a tick")
+        compiling, tick = loading.section(), steps.section()
         memory, processor, start = resident.sections(say)
-        sections += [memory, processor, tick, start, resident.flood_section(say)]
+        full_speed = flood.section(say)
+        sections = [kernel, memory, processor, tick, start, compiling, full_speed]
+        if args.pods:
+            say(f"{args.pods} pods")
+            sections.insert(3, pods.section(say, args.pods))
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
@@ -94,7 +125,7 @@ def main(argv: list[str]) -> int:
         return 143
     except KeyboardInterrupt:
         return 130
-    text = page(sections, where)
+    text = page(sections, where, (waited_s() - waited) / (time.monotonic() - begin))
     print(text, end="")
     if args.write is not None:
         args.write.write_text(text)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
-import statistics
-import struct
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-from eni53.kernel import bpf
 from eni53.kernel.loader import load
 from eni53.kernel.maps import Maps
 
 from tests.kernel import frames
 
-from . import wrapper
+from . import slices, wrapper
 from .page import Aim, Section, table
+from .slices import Cost, Slice, Times
+from .ways import CLIENT, CONTAINER, RESOLVER, VLAN, Ways, cost, tables
 
-ROUNDS, SLICES = 11, 10
 RUNS = 30_000
-PATH_RUNS = 20_000  # below the room of the query table, so that nearly all find it empty
-DEV, VETH, TAG, VLAN = 1, 4242, 7, 100
-RESOLVER, RESOLVER6 = "10.53.0.2", "fd00:ec2::253"
-CLIENT, CLIENT6 = "10.53.2.9", "fd53:2::9"
-PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress")
-NAME = "checkout-db-primary.prod.svc.example.com"  # 40 octets
-_DNS_ID = 14 + 20 + 8  # its offset in an IPv4 frame without options
+RESOLVER6, CLIENT6 = "fd00:ec2::253", "fd53:2::9"
+NAME = "checkout-db-reports.prod.svc.example.com"  # 40 octets, and no way's
+PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress", "task_egress", "task_ingress")
 
 PACKETS = {
     "DNS query v4": frames.ipv4(
@@ -74,131 +62,36 @@ PEERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Nanoseconds above the empty program: of the best slices, and in the median of rounds."""
+def _plain(name: str, program: int, frame: bytes, ways: Ways) -> Slice:
+    """The same frame again and again."""
 
-    best: float
-    median: float
+    def once(times: Times) -> None:
+        ways.nobody_asks()
+        times.add(name, slices.run(program, frame, RUNS))
 
-    def __str__(self) -> str:
-        return f"{self.best:.0f} / {self.median:.0f}"
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.best + other.best, self.median + other.median)
+    return once
 
 
-class Times:
-    """Slices by what ran, and by round."""
-
-    def __init__(self) -> None:
-        self._rounds: defaultdict[str, list[list[float]]] = defaultdict(list)
-
-    def begin_round(self, names: list[str]) -> None:
-        """What follows belongs to a new round."""
-        for name in names:
-            self._rounds[name].append([])
-
-    def add(self, name: str, ns: float) -> None:
-        """One slice of *name*."""
-        self._rounds[name][-1].append(ns)
-
-    def forget(self) -> None:
-        """Nothing so far counts."""
-        self._rounds.clear()
-
-    def cost(self, name: str, empty: str) -> Cost:
-        """*name* above *empty*."""
-        ours, floor = self._rounds[name], self._rounds[empty]
-        pairs = zip(ours, floor, strict=True)
-        differences = [statistics.fmean(a) - statistics.fmean(b) for a, b in pairs]
-        best = min(itertools.chain(*ours)) - min(itertools.chain(*floor))
-        return Cost(best, statistics.median(differences))
-
-    def best(self, name: str) -> float:
-        """The fastest slice itself."""
-        return min(itertools.chain(*self._rounds[name]))
-
-
-def _context(mark: int = 0, ingress: int = 0) -> bytes:
-    words = [0] * 48
-    words[2], words[9], words[10] = mark, ingress, DEV
-    return struct.pack("=48I", *words)
-
-
-Slice = Callable[[Times], None]
-
-
-def _plain(name: str, program: int, frame: bytes, ingress: int) -> Slice:
-    context = _context(ingress=ingress)
-
-    def run(times: Times) -> None:
-        times.add(name, bpf.test_run(program, frame, RUNS, context)[1])
-
-    return run
-
-
-def _path(wrapped: dict[str, int]) -> Slice:
-    """Queries with ids of their own, forwarded and tagged; then the answer to each of them."""
-    ids = itertools.count(0, PATH_RUNS)
-    legs = (("query", VETH, "DNS query v4"), ("answer", 0, "DNS answer v4"))
-
-    def run(times: Times) -> None:
-        mark = next(ids) & 0x7FFFFFFF
-        for suffix in ("", " empty"):
-            for leg, ingress, packet in legs:
-                context = _context(mark, ingress)
-                name = leg + suffix
-                times.add(name, bpf.test_run(wrapped[name], PACKETS[packet], PATH_RUNS, context)[1])
-
-    return run
-
-
-@contextmanager
-def _prepared() -> Iterator[tuple[dict[str, Slice], Slice]]:
-    """Programs in the state of a node at work, and every slice that there is to run."""
-    opened: list[int] = []
+def measure() -> Times:
+    """Every program on every packet, and every way, in the state of a node at work."""
     with load() as loaded:
         maps = Maps(loaded)
         maps.set_resolvers([RESOLVER, "169.254.169.253", RESOLVER6])
         maps.free_tags(range(1, 1000))
-        for vlan in (0, VLAN):
-            maps.add_eni(DEV, vlan)
-        maps.add_veth(VETH)
-        programs = {**loaded.programs, "empty": wrapper.empty()}
-        opened.append(programs["empty"])
-        slices = {
-            f"{program} {packet}": _plain(f"{program} {packet}", programs[program], frame, 0)
-            for program in (*PROGRAMS, "empty")
-            for packet, frame in PACKETS.items()
-        }
-        wrapped = {}
-        for leg, program in (("query", "eni_egress"), ("answer", "eni_ingress")):
-            for name, target in ((leg, program), (f"{leg} empty", "empty")):
-                wrapped[name], jumps = wrapper.vary(programs[target], _DNS_ID, TAG)
-                opened += [wrapped[name], jumps]
+        empty = wrapper.empty()
+        programs = {**{name: loaded.programs[name] for name in PROGRAMS}, "empty": empty}
+        ways = Ways(loaded, maps, empty)
         try:
-            yield slices, _path(wrapped)
+            plain = [
+                _plain(f"{name} {packet}", program, frame, ways)
+                for name, program in programs.items()
+                for packet, frame in PACKETS.items()
+            ]
+            times = slices.measure([*plain, *ways.slices])
+            ways.check()
         finally:
-            for fd in opened:
-                os.close(fd)
-
-
-def measure() -> Times:
-    """All slices of all rounds, shuffled, so that the machine's drift falls on all alike."""
-    times = Times()
-    with _prepared() as (slices, path):
-        order = [*slices.values(), path] * SLICES
-        names = [*slices, "query", "answer", "query empty", "answer empty"]
-        times.begin_round(names)
-        for run in (*slices.values(), path):
-            run(times)  # warm: origins made, caches filled
-        times.forget()
-        for _ in range(ROUNDS):
-            times.begin_round(names)
-            random.shuffle(order)
-            for run in order:
-                run(times)
+            ways.close()
+            os.close(empty)
     return times
 
 
@@ -210,50 +103,36 @@ def section() -> Section:
         for program in PROGRAMS
         for packet in PACKETS
     }
-    query, answer = times.cost("query", "query empty"), times.cost("answer", "answer empty")
     sent = costs["workload_ingress", "DNS query v4"]
-    rows = [[f"`{program}`", *(str(costs[program, p]) for p in PACKETS)] for program in PROGRAMS]
-    path = [
-        ["`workload_ingress`: tag it, count what was sent", str(sent)],
-        ["`eni_egress`: forwarded, tagged, an id not seen before", str(query)],
-        ["`eni_ingress`: its answer, matched, rcode and latency", str(answer)],
-        ["**query of a container, both programs**", str(sent + query)],
-        ["**query and answer, all three**", str(sent + query + answer)],
-    ]
-    peers = [
-        ["**eni53 at the ENI** (this run)", str(query), str(answer),
-         str(costs["eni_egress", "TCP 443, 1400 B"]), str(query + answer)],
-        ["**eni53, veth and ENI** (this run)", str(sent + query), str(answer),
-         str(costs["workload_ingress", "TCP 443, 1400 B"] + costs["eni_egress", "TCP 443, 1400 B"]),
-         str(sent + query + answer)],
-        *([*peer] for peer in PEERS),
-    ]  # fmt: skip
+    query, answer = cost(times, CONTAINER, "query"), cost(times, CONTAINER, "answer")
+    of_ways = tables(times, sent)
     worst = max(costs[p, b].best for p in PROGRAMS for b in BORING)
     return Section(
         title="In the kernel",
         text=(
             "Nanoseconds per packet above an empty program, best slice / median of rounds."
-            f" {ROUNDS} rounds of {SLICES} slices of {RUNS:,} runs each, every slice of every"
-            " program and packet shuffled within the round; `BPF_PROG_TEST_RUN`."
+            f" {slices.ROUNDS} rounds of {slices.SLICES} slices of {RUNS:,} runs each, every slice"
+            " of every program and packet shuffled within the round; `BPF_PROG_TEST_RUN`."
             f" The empty program itself reads {times.best('empty DNS query v4'):.0f} ns: that is"
-            " the harness."
+            " the harness. Others on the machine move the medians most."
         ),
         header=["program", *PACKETS],
-        rows=rows,
+        rows=[[f"`{program}`", *(str(costs[program, p]) for p in PACKETS)] for program in PROGRAMS],
         notes=[
-            "Here each run sees the same frame, as in peers' figures: to `eni_egress` all but the"
-            " first query are retransmissions by a sender on the host. What a container's query"
-            " really costs is the next table.",
-            "A query with a VLAN tag in the frame is what a trunk's branch ENI sends; no peer"
-            " looks into it.",
-            "The kernel keeps no query names yet, which the aim of 150 ns includes.",
-            "The way of one query of a container, each with an id of its own (a wrapper changes"
-            f" the frame; its cost is taken off by the same wrapper before the empty program):\n\n"
-            f"{_indent(table(['step', 'ns'], path))}",
+            "Here each run sees the same frame, as in peers' figures: on the way out all but the"
+            " first query are retransmissions by a sender on the host, on the way in a client asks"
+            " again for what its first query still waits for. What queries really cost are the next"
+            " tables.",
+            "A container's query and its answer, each query with an id of its own (a wrapper"
+            " changes the frame; its cost is taken off by the same wrapper before the empty"
+            f" program):\n\n{_indent(of_ways['steps'])}",
+            "By the way it takes, measured likewise. A name is looked into only while a client on"
+            " another node has asked a cache here within the last 5 s: then its hash is looked up,"
+            f" and a query of that name is the client's.\n\n{_indent(of_ways['ways'])}",
             "Beside peers. Theirs were measured **elsewhere** (kernel 6.18, 2 cores, idle, the same"
             " packets and method), without their user-space sides; compare the order of magnitude,"
             " not the digits:\n\n"
-            f"{_indent(table(_PEERS_HEADER, peers))}",
+            f"{_indent(table(_PEERS_HEADER, _beside_peers(costs, sent, query, answer)))}",
         ],
         aims=[
             Aim("a packet that is not DNS, worst program and packet", worst, 5, "ns"),
@@ -261,6 +140,19 @@ def section() -> Section:
             Aim("a container's DNS query, veth and ENI together", (sent + query).best, 150, "ns"),
         ],
     )
+
+
+def _beside_peers(
+    costs: dict[tuple[str, str], Cost], sent: Cost, query: Cost, answer: Cost
+) -> list[list[str]]:
+    at_veth, at_eni = (costs[p, "TCP 443, 1400 B"] for p in ("workload_ingress", "eni_egress"))
+    return [
+        ["**eni53 at the ENI** (this run)", str(query), str(answer), str(at_eni),
+         str(query + answer)],
+        ["**eni53, veth and ENI** (this run)", str(sent + query), str(answer),
+         str(at_veth + at_eni), str(sent + query + answer)],
+        *([*peer] for peer in PEERS),
+    ]  # fmt: skip
 
 
 def _indent(text: str) -> str:

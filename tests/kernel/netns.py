@@ -156,6 +156,10 @@ def make_pair(node: Namespace, vpc: Namespace) -> Pair:
         place.ip("addr", "add", f"10.0.0.{host}/24", "dev", interface)
         place.ip("addr", "add", f"2001:db8::{51 + host:d}/64", "dev", interface, "nodad")
         place.ip("link", "set", interface, "up")
+    # Of a burst before the first answer of a neighbour the kernel drops most, counted or not.
+    mac = vpc.ip("-br", "link", "show", "vpc").split()[2]
+    for address in ("10.0.0.2", "2001:db8::53"):
+        node.ip("neigh", "replace", address, "lladdr", mac, "dev", "eni", "nud", "permanent")
     # Without the offloads a GSO packet is one skb at our hook and many packets on the wire.
     off = ("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation")
     node.enter("ethtool", "-K", "eni", *(word for name in off for word in (name, "off")))

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,7 @@ class Agent:
         env: Further environment.
         docker: Point it at the lab's dockerd.
         containerd: Point it at the lab's containerd, which is dockerd's and the pods' alike.
+        wrap: Begins every command line: what changes the world it runs in, then executes it.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Agent:
         env: Mapping[str, str] | None = None,
         docker: bool = True,
         containerd: bool = True,
+        wrap: Sequence[str] = (),
     ) -> None:
         self.lab = lab
         self.runtime_dir = lab.directory / "eni53"
@@ -57,6 +59,7 @@ class Agent:
         ]
         self._args = args
         self._env = env or {}
+        self._wrap = wrap
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -71,7 +74,7 @@ class Agent:
 
     def start(self) -> None:
         """Start, and wait until it has announced itself."""
-        argv = [ENI53, "agent", *self._flags, *self._args]
+        argv = [*self._wrap, ENI53, "agent", *self._flags, *self._args]
         self.process = self.lab.node_popen(argv, env=self._env, log=self.log)
         deadline = time.monotonic() + _START_S
         while not self._announced():
@@ -103,7 +106,7 @@ class Agent:
     ) -> subprocess.CompletedProcess[str]:
         """Run another `eni53` command beside it, with the same flags."""
         command, *rest = argv
-        full = [ENI53, command, *self._flags, *rest]
+        full = [*self._wrap, ENI53, command, *self._flags, *rest]
         return self.lab.node_exec(full, env=self._env, check=check, timeout=timeout)
 
     def get(self, path: str) -> str:

@@ -85,13 +85,33 @@ class Containerd:
         if cri:
             text += _WITH_CRI.format(d=self.directory, pause=PAUSE)
             self._write_cni()
-        config, log = self.directory / "containerd.toml", self.directory / "containerd.log"
-        config.write_text(text)
-        argv = [*self._prefix, "containerd", "--config", str(config), "--log-level", "warn"]
-        self._process = popen(argv, self._env, log)
-        wait_until("containerd", self.socket.is_socket, self._process, log)
+        self._config.write_text(text)
+        self._run()
         if cri:
             self._import_images()
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon, while it runs."""
+        if self._process is None:
+            raise LabError("containerd does not run")
+        return self._process.pid
+
+    def start_again(self) -> None:
+        """Start it after `stop`, or after its death; what it has started has lived on."""
+        self.stop()
+        self.socket.unlink(missing_ok=True)
+        self._run()
+
+    @property
+    def _config(self) -> Path:
+        return self.directory / "containerd.toml"
+
+    def _run(self) -> None:
+        log = self.directory / "containerd.log"
+        argv = [*self._prefix, "containerd", "--config", str(self._config), "--log-level", "warn"]
+        self._process = popen(argv, self._env, log)
+        wait_until("containerd", self.socket.is_socket, self._process, log)
 
     def stop(self) -> None:
         """End it. Never raises for what is gone already."""

@@ -174,6 +174,11 @@ class Lifecycle:
         return nft.parse_counters(network.list_counters(self.vpc_ns))
 
     @property
+    def containerd(self) -> Containerd:
+        """The daemon itself, to stop it, hold it (by its ``pid``) and start it again."""
+        return self._containerd
+
+    @property
     def docker_socket(self) -> Path:
         """The socket of dockerd, for ``--docker-socket``."""
         return self._docker.socket

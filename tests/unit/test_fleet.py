@@ -308,7 +308,7 @@ def success(result: object, kind: str = "vector") -> bytes:
         (200, success([{"metric": {}, "value": [1e300, "2"]}]), "not Prometheus"),
         (200, success([{"metric": {}, "value": [1, "two"]}]), "not Prometheus"),
         (404, b"404 page not found\n", "not Prometheus"),
-        (302, b"", "status 302"),
+        (302, b"", "leads to"),
         (403, b"", "status 403"),
         (422, json.dumps({"status": "error", "error": EVIL}).encode(), "refused the query"),
         (503, b'{"status":"error","error":"query timed out"}', "query timed out"),

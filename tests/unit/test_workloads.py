@@ -104,7 +104,7 @@ def test_what_has_ended_keeps_its_name_until_reported(workloads):
     assert workloads.of_veth(VETH, 100) == Owner(task("web"), "/ecs/web", 100)
     assert workloads.of_cgroup(100) == Owner(task("web"), "/ecs/web", 100)
     workloads.forget_veth(VETH)
-    assert workloads.of_veth(VETH, 100) is None
+    assert workloads.of_veth(VETH, None) is None
 
 
 def test_a_veth_that_is_there_is_not_forgotten(workloads):

@@ -1,0 +1,1 @@
+"""eni53 under other kernels: Debian's own, each in a small emulated machine without a network."""
