@@ -169,7 +169,10 @@ def test_a_pod_that_is_killed_in_the_middle_of_sending(node: Lab) -> None:
         found = tally.charged(agent, packets=sent + 47)
 
         assert found["ens5"] == {}
-        assert set(found["ens6"]) == {row(pod), row(pod, "side"), row(after)}
+        # To answers that find their socket closed the kernel sends ICMP errors, of no container.
+        whole = {(*owner[:3], "") for owner in found["ens6"]}
+        assert whole == {row(pod, ""), row(after, "")}
+        assert found["ens6"].get(row(pod, ""), 0) < sent / 100
         assert found["ens6"][row(after)] == 47
         assert agent.total("eni53_agent_tag_lost_packets_total") == 0
     after.remove()

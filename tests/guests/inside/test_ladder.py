@@ -10,7 +10,7 @@ from tests.kernel.conftest import MakeAttacher, MakeNamespace
 from tests.kernel.kernel import Kernel
 from tests.kernel.netns import Namespace, Pair, until
 
-from .trunk import send, stream
+from .trunk import introduce, send, stream
 
 _MASQUERADE = """
 table inet docker {
@@ -45,6 +45,8 @@ def make_container(node: Namespace, space: Namespace, number: int) -> int:
     space.ip("link", "set", "eth0", "up")
     space.ip("route", "add", "default", "via", "10.9.0.1")
     space.ip("-6", "route", "add", "default", "via", "fd09::1")
+    introduce(space, "eth0", node, "br0", "fd09::1")
+    introduce(node, "br0", space, "eth0", f"fd09::1{number}")
     return node.ifindex(veth)
 
 
@@ -64,6 +66,8 @@ def test_every_packet_names_its_container(
     attacher = make_attacher(mode)
     attacher.attach(pair.eni, "eni", ENI_HOOKS)
     make_bridge(pair.node)
+    introduce(pair.node, "eni", pair.vpc, "vpc", "2001:db8::53")
+    introduce(pair.vpc, "vpc", pair.node, "eni", "2001:db8::52")
     wired.maps.free_tags(range(601, 611))
     sent = {}
     for number in (1, 2):

@@ -35,6 +35,18 @@ def declare(maps: Maps, dev: int) -> None:
     maps.add_eni(dev, **({"trunk": True} if known else {}))
 
 
+def introduce(
+    place: Namespace, interface: str, there: Namespace, remote: str, address: str
+) -> None:
+    """Tell *place* that *address* is the interface *remote*.
+
+    Asked for over IPv6 before the other end is quite up, it answers a second later, and what is sent
+    meanwhile is dropped; on a slow machine that is often.
+    """
+    mac = there.ip("-br", "link", "show", remote).split()[2]
+    place.ip("neigh", "replace", address, "lladdr", mac, "dev", interface, "nud", "permanent")
+
+
 @dataclass(frozen=True, slots=True)
 class Trunk:
     """The ``eni`` of a `Pair`, with VLAN devices made on both of its ends."""
@@ -69,6 +81,9 @@ class Trunk:
             place.ip("addr", "add", f"10.8.{vlan}.{host}/24", "dev", interface)
             place.ip("addr", "add", f"2001:db8:{vlan}::{host}/64", "dev", interface, "nodad")
             place.ip("link", "set", interface, "up")
+        for network in (f"10.8.{vlan}.", f"2001:db8:{vlan}::"):
+            introduce(home, name, self.pair.vpc, there, f"{network}2")
+            introduce(self.pair.vpc, there, home, name, f"{network}1")
         self._watch(vlan)
         return name
 
