@@ -38,6 +38,11 @@ class Place:
     cgroup: tuple[str, int] | None
     host_network: bool
 
+    @property
+    def whole(self) -> bool:
+        """Whether there is no more to learn, for as long as the process lives."""
+        return self.cgroup is not None and (self.host_network or self.netns_id is not None)
+
 
 class Placer:
     """Looks places up; any thread may.

@@ -385,3 +385,39 @@ def test_what_is_said_after_the_end_is_heard_by_nobody(tmp_path):
     node.sources.answered("docker", True, "")
     node.sources.branches(())
     assert node.workloads.running == frozenset()
+
+
+class Asked(Placer):
+    """Places, and who was asked for."""
+
+    def __init__(self, cgroups):
+        super().__init__(cgroups, lambda _: None)
+        self.of = []
+
+    def place(self, container_id, pid):
+        """Looked up as ever."""
+        self.of.append((container_id, pid))
+        return super().place(container_id, pid)
+
+
+def test_a_place_is_looked_up_once(tmp_path):
+    """A list that comes again asks only for what is new, has another pid, or was not all known."""
+    node = Node(tmp_path)
+    placer = node.sources._placer = Asked(CgroupTree(node.root))
+    node.container(ID)
+    both = (Seen(ID, WEB, ME), Seen(OTHER, WEB, ME))
+
+    async def lists():
+        node.sources._loop = asyncio.get_running_loop()
+        node.sources.listed("containerd", both)
+        node.container(OTHER)  # until now it had no cgroup
+        node.sources.listed("containerd", both)
+        assert [(ID, ME), (OTHER, ME), (OTHER, ME)] == placer.of
+        node.sources.listed("containerd", (Seen(ID, WEB, os.getppid()), both[1]))
+        assert (ID, os.getppid()) == placer.of[-1]
+        assert len(placer.of) == 4
+        node.sources.listed("containerd", both[1:])
+        node.sources.listed("containerd", both)
+        assert [(ID, ME)] == placer.of[4:]
+
+    asyncio.run(lists())

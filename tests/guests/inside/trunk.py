@@ -40,8 +40,8 @@ def introduce(
 ) -> None:
     """Tell *place* that *address* is the interface *remote*.
 
-    Asked for over IPv6 before the other end is quite up, it answers a second later, and what is sent
-    meanwhile is dropped; on a slow machine that is often.
+    Asked for over IPv6 before the other end is quite up, it answers a second later, and what is
+    sent meanwhile is dropped; on a slow machine that is often.
     """
     mac = there.ip("-br", "link", "show", remote).split()[2]
     place.ip("neigh", "replace", address, "lladdr", mac, "dev", interface, "nud", "permanent")
