@@ -86,14 +86,19 @@ def _describe_map(bpf: Any, name: str) -> tuple[dict[str, Any], int]:  # noqa: A
     }, int(table.map_fd)
 
 
+def compiled(bcc: Any, directory: Path) -> Any:  # noqa: ANN401
+    """The sources in *directory* as BCC's object, with nothing loaded yet."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
+    # A ring buffer's size is in pages, which are of 4, 16 or 64 KiB on arm64.
+    page = f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}"
+    return bcc.BPF(text=flatten(directory, "eni53.c"), cflags=[*_FLAGS, page])
+
+
 def compile_and_send(channel: socket.socket) -> None:
     """Compile, load, and send one JSON line with all descriptors attached."""
     directory = Path(str(resources.files("eni53.bpf")))
-    os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     bcc = _import_bcc()
-    # A ring buffer's size is in pages, which are of 4, 16 or 64 KiB on arm64.
-    page = f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}"
-    bpf = bcc.BPF(text=flatten(directory, "eni53.c"), cflags=[*_FLAGS, page])
+    bpf = compiled(bcc, directory)
     programs = [bpf.load_func(name, bcc.BPF.SCHED_CLS) for name in PROGRAMS]
     names = re.findall(
         r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE|RINGBUF_OUTPUT)\((?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",

@@ -6,7 +6,6 @@ Run by `loading` in a process of its own, for it holds LLVM until it ends. One l
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -28,12 +27,10 @@ def main() -> None:
         spent[name] = (time.process_time() - used, time.perf_counter() - begin)
 
     directory = Path(str(resources.files("eni53.bpf")))
-    os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     with timed("import BCC"):
         bcc = compiler._import_bcc()
-    text = compiler.flatten(directory, "eni53.c")
     with timed("compile"):
-        bpf = bcc.BPF(text=text, cflags=compiler._FLAGS)
+        bpf = compiler.compiled(bcc, directory)
     programs = {}
     for name in compiler.PROGRAMS:
         with timed(name):

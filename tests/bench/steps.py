@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,9 +41,10 @@ USAGE = "of it putting the ENIs of the snapshot together"
 OF_UPDATE = (LEDGER, SENT, WINDOWS, USAGE)
 METRICS, JSON = "one scrape of `/metrics`", "one `/api/v1/snapshot`"
 _FIRST_VETH = 1000
-_WORDS = layout.ENI.packer.size // 8
-_SLOTS_AT = next(at for name, at, _ in layout.ENI.offsets() if name == "slots") // 8
-"""Where the ring begins in ``struct eni``, in words."""
+_RING_AT, _RING_SIZE = next(
+    (at, size) for name, at, size in layout.ENI.offsets() if name == "slots"
+)
+"""Where the ring is in ``struct eni``, in bytes."""
 
 
 class Busy:
@@ -88,8 +90,9 @@ class Busy:
         for number in range(now - layout.SLOTS + 1, now + 1):
             at = number % layout.SLOTS * 5
             ring[at : at + 5] = [number, 7, 0, 7, 0]
-        rest = _WORDS - _SLOTS_AT - len(ring)
-        value = layout.ENI.packer.pack(*[0] * _SLOTS_AT, *ring, *[0] * rest)
+        blank = bytearray(layout.ENI.packer.size)
+        blank[_RING_AT : _RING_AT + _RING_SIZE] = struct.pack(f"={len(ring)}Q", *ring)
+        value = bytes(blank)
         for dev in range(1, ENIS + 1):
             bpf.map_update(self._loaded.maps["enis"], layout.ENI_KEY.packer.pack(dev, 0), value)
 

@@ -28,6 +28,13 @@ def node() -> Iterator[Lab]:
         yield lab
 
 
+@pytest.fixture
+def cached() -> Iterator[Lab]:
+    """The same for one test: a cache on the node stays in the way of whoever comes after it."""
+    with Lab(pods=True, docker=False, enis=2, limit_pps=None) as lab:
+        yield lab
+
+
 def ask(count: int, name: str) -> tuple[str, ...]:
     """Arguments for that many questions, of which each is for a name of its own."""
     return ("--count", str(count), "--name", f"{name}{{n}}.lab.test", "--wait-answers")
@@ -123,16 +130,16 @@ def test_a_cache_charges_a_client_for_what_it_has_to_ask_alone(node: Lab) -> Non
 
 
 def test_a_cache_on_the_node_is_charged_for_each_tcp_packet_and_its_answers_for_nothing(
-    node: Lab,
+    cached: Lab,
 ) -> None:
     """What NodeLocal DNSCache answers reaches no ENI and is told all the same; what it asks by TCP
     is its pod's, packet by packet.
     """
-    cache = node.start_nodelocal()
-    one = node.run_pod("app-1", "shop", eni=1)
-    two = node.run_pod("app-2", "shop", ("app", "side"))
-    with Agent(node, docker=False) as agent:
-        tally = Tally(node)
+    cache = cached.start_nodelocal()
+    one = cached.run_pod("app-1", "shop", eni=1)
+    two = cached.run_pod("app-2", "shop", ("app", "side"))
+    with Agent(cached, docker=False) as agent:
+        tally = Tally(cached)
         by_udp = one.containers["app"].send("udp", "--to", NODELOCAL, *ask(97, "kept"))
         by_tcp = two.containers["side"].send("tcp", "--to", NODELOCAL, *ask(31, "too"))
         assert (by_udp.answered, by_tcp.answered) == (97, 31)
@@ -145,7 +152,7 @@ def test_a_cache_on_the_node_is_charged_for_each_tcp_packet_and_its_answers_for_
             "ens6": {},
         }
         before = agent.total("eni53_workload_sent_packets_total")
-        hits = Tally(node)
+        hits = Tally(cached)
         again = [
             one.containers["app"].send("udp", "--to", NODELOCAL, *ask(97, "kept")),
             two.containers["app"].send("udp", "--to", CLUSTER_DNS, *ask(97, "kept")),

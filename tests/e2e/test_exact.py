@@ -46,17 +46,20 @@ def test_a_hundred_thousand_at_full_speed(lab: Lab, mode: str) -> None:
         assert sent == [40009, 30011, 30013]
         seen = nft(lab, before, "ip_udp_resolver", "ip6_udp_resolver")
         assert seen == sum(sent)
-        snapshot = agent.settled(packets=seen)
+        # On a busy machine answers find their socket closed; to those the kernel sends ICMP errors.
+        whole = nft(lab, before, "ip_linklocal", "ip6_linklocal")
+        snapshot = agent.settled(packets=whole)
 
-        assert snapshot["enis"][0]["packets"] == seen
+        assert snapshot["enis"][0]["classes"]["resolver"]["packets"] == seen
+        assert snapshot["enis"][0]["packets"] == whole
         found = rows(snapshot)
         assert found[task(one, "checkout")] == 40009
         assert found[task(two, "search")] == 30011
-        assert sum(found.values()) == seen
+        assert sum(found.values()) == whole
         host = sum(packets for (kind, *_), packets in found.items() if kind == "host")
-        assert host == 30013
+        assert host == 30013 + whole - seen
         assert agent.total("eni53_eni_packets_total", **{"class": "resolver"}) == seen
-        assert agent.total("eni53_workload_packets_total") == seen
+        assert agent.total("eni53_workload_packets_total", **{"class": "resolver"}) == seen
         assert agent.total("eni53_workload_sent_packets_total") == 40009 + 30011
     one.remove()
     two.remove()

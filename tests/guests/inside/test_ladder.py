@@ -24,7 +24,8 @@ table inet docker {
 
 def make_bridge(node: Namespace) -> None:
     """A bridge with both families behind which everything is masqueraded."""
-    node.ip("link", "add", "br0", "type", "bridge")
+    # Its address would follow its ports', and containers be told the wrong one.
+    node.ip("link", "add", "br0", "address", "02:e5:3e:53:00:03", "type", "bridge")
     node.ip("addr", "add", "10.9.0.1/24", "dev", "br0")
     node.ip("addr", "add", "fd09::1/64", "dev", "br0", "nodad")
     node.ip("link", "set", "br0", "up")
