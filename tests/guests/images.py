@@ -6,17 +6,16 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from . import disks, packages
+from . import disks, packages, venv
 from .shell import CHECKOUT, GuestError, cache
 
 VENV = CHECKOUT / ".venv"
 TESTED = ("agent", "bpf", "tests", "pyproject.toml")
 
-# Of .venv, what no test in a guest imports: half of its size.
-_LEFT_OUT = shutil.ignore_patterns("mypy", "mypyc", "*__mypyc*", "ruff", "pip", "grpc", "google")
 _IGNORED = shutil.ignore_patterns("__pycache__")
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _EMPTY = ("dev", "proc", "run", "sys", "tmp", "root", "var/tmp", "mnt", "usr/lib/modules", "venv")
@@ -29,8 +28,8 @@ def root() -> Path:
     Raises:
         GuestError: Something that belongs on it is not installed.
     """
-    if not (VENV / "bin/python").exists():
-        raise GuestError("there is no .venv: run make setup")
+    if Path(sys.prefix) != VENV:
+        raise GuestError(f"run it by {VENV}/bin/python, which make setup makes")
     found = packages.closure()
     image = cache() / f"root-{_key(found)}.ext4"
     with (cache() / ".root.lock").open("w") as lock:
@@ -47,8 +46,9 @@ def root() -> Path:
 
 def _key(found: dict[str, str]) -> str:
     inputs = [f"{name}={version}" for name, version in sorted(found.items())]
-    inputs += sorted(path.name for path in VENV.glob("lib/python3*/site-packages/*"))
-    inputs += [str(CHECKOUT), Path(__file__).read_text(), Path(packages.__file__).read_text()]
+    inputs += [f"{name}={each.version}" for name, each in sorted(venv.closure().items())]
+    makers = (__file__, packages.__file__, venv.__file__)
+    inputs += [str(CHECKOUT), *(Path(maker).read_text() for maker in makers)]
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:16]
 
 
@@ -63,7 +63,10 @@ def _fill(tree: Path, found: dict[str, str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.access(path, os.R_OK) or path.is_symlink():
             shutil.copy2(path, target, follow_symlinks=False)
-    shutil.copytree(VENV, tree / "venv", symlinks=True, ignore=_LEFT_OUT, dirs_exist_ok=True)
+    for name in venv.files():
+        target = tree / "venv" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(VENV / name, target, follow_symlinks=False)
 
 
 def checkout(image: Path, source: Path = CHECKOUT) -> None:
