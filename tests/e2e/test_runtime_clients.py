@@ -21,6 +21,7 @@ from eni53.inventory.names import pod_workload
 from tests.lab.lab import Lab
 from tests.lab.pods import Pod
 from tests.lab.shell import run
+from tests.lab.tally import until
 
 NOWHERE = "0" * 64
 
@@ -136,8 +137,8 @@ def test_containers_and_tasks_are_what_a_kubelet_sees(
     """CRI, containerd's own API and the kernel agree on every pid."""
     short = pods.run_pod("job-1", "shop", ("ended",), command=("/bin/true",))
     ended = short.containers["ended"].id
-    stop = api.StopContainerRequest(container_id=ended, timeout=5)
-    oracle.StopContainer(stop)
+    status = api.ContainerStatusRequest(container_id=ended)
+    assert until(lambda: oracle.ContainerStatus(status).status.state == api.CONTAINER_EXITED)
     theirs = oracle.ListContainers(api.ListContainersRequest()).containers
     states = {api.CONTAINER_CREATED: "created", api.CONTAINER_RUNNING: "running"}
     found = cri.containers()

@@ -154,11 +154,13 @@ def summary(agent: Agent, watch: Watch, sent: int) -> list[str]:
     counters = agent.lab.counters()
     counted = int(agent.total("eni53_eni_packets_total", **{"class": "resolver"}))
     seen, dropped = counters["ens5_ip_udp_resolver"], counters["ens5_drops"]
+    on_the_way = agent.lab.dropped_on_the_way()
     warning, drop = watch.first("warning"), watch.first_drop()
     culprit = watch.worst["enis"][0]["workloads"][0]
     lines = [
         f"sent      {sent} queries by three tasks; nftables in the VPC counted {seen},"
-        f" eni53 counted {counted}",
+        f" eni53 counted {counted}"
+        + (f" ({on_the_way} found this machine's queues full in between)" if on_the_way else ""),
         f"who       {culprit['kind']} {culprit['workload']}: {culprit['pps']:.0f} pps,"
         f" {culprit['share']:.0%} of the ENI's packets",
         f"peak      {max(m.peak_pps for m in watch.moments):.0f} pps in one second, limit 1024",
