@@ -13,6 +13,7 @@ from .model import (
     Eni,
     EniCounters,
     EniUsage,
+    Slot,
     WorkloadUsage,
 )
 from .rates import Windows
@@ -27,6 +28,7 @@ class EniView:
         basis: ``linklocal`` or ``dns``.
         state: As `alerts` has it.
         over_threshold_s: Seconds over each threshold.
+        slots: Of the ring, without the one in progress.
     """
 
     eni: Eni
@@ -38,6 +40,7 @@ class EniView:
     counters: EniCounters | None
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
+    slots: tuple[Slot, ...] = ()
 
 
 def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bool) -> EniUsage:
@@ -77,6 +80,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         counters=view.counters,
         allowances=view.allowances,
         minutes_to_limit=view.minutes_to_limit,
+        slots=view.slots,
     )
 
 

@@ -20,6 +20,7 @@ from .text import clean
 
 DEFAULT_CONFIG = Path("/etc/eni53/eni53.toml")
 MAX_SECONDS = 3600.0
+MAX_RECORDED_S = 600.0
 MAX_FLEET_ROWS = 500
 SORT_KEYS = ("pps", "share", "packets", "name", "kind")
 
@@ -57,6 +58,20 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--json", action="store_true", help="print once, as JSON")
     top.add_argument("--sort", choices=SORT_KEYS, default="pps", help="order of workloads")
     top.add_argument("--filter", default="", metavar="TEXT", help="only workloads with TEXT")
+    top.add_argument("--replay", type=Path, metavar="FILE", help="play a recording")
+    record = commands.add_parser("record", help="record every ENI at a tenth of a second")
+    _common(record)
+    record.add_argument("--eni", action="append", metavar="IFACE", help="only this interface")
+    record.add_argument(
+        "--seconds", type=_recorded, default=60.0, metavar="N", help="how many (default 60)"
+    )
+    record.add_argument(
+        "--no-names", action="store_true", help="numbers in the place of names and addresses"
+    )
+    record.add_argument(
+        "--from", type=Path, dest="source", metavar="OLD", help="copy a recording, make none"
+    )
+    record.add_argument("file", type=Path, metavar="FILE", help="written; must not be there yet")
     check = commands.add_parser("check", help="can this node run it, and how is it wired?")
     _common(check)
     check.add_argument("--json", action="store_true", help="print as JSON")
@@ -89,6 +104,13 @@ def _seconds(text: str) -> float:
         seconds = 0.0
     if not 0.1 <= seconds <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to {MAX_SECONDS:g}")
+    return seconds
+
+
+def _recorded(text: str) -> float:
+    seconds = _seconds(text)
+    if not 1 <= seconds <= MAX_RECORDED_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_RECORDED_S:g}")
     return seconds
 
 
@@ -138,6 +160,21 @@ def _top(config: Config, arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds,
             sort=arguments.sort,
             filter=arguments.filter,
+            replay=arguments.replay,
+        ),
+    )
+
+
+def _record(config: Config, arguments: argparse.Namespace) -> int:
+    from .record import RecordOptions, run  # noqa: PLC0415
+
+    return run(
+        config,
+        RecordOptions(
+            path=arguments.file,
+            seconds=arguments.seconds,
+            names=not arguments.no_names,
+            source=arguments.source,
         ),
     )
 
@@ -167,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _agent(config)
         if arguments.command == "top":
             return _top(config, arguments)
+        if arguments.command == "record":
+            return _record(config, arguments)
         return _check(config, arguments)
     except Eni53Error as error:
         print(f"eni53: {error}", file=sys.stderr)

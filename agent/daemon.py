@@ -11,6 +11,8 @@ from dataclasses import replace
 from . import __version__, presence
 from .alerting import Alerting
 from .config import Config
+from .flight.files import DIRECTORY
+from .flight.keeper import Keeper
 from .kernel.child import CompilerChild
 from .log import get_logger
 from .model import Snapshot
@@ -38,6 +40,7 @@ class Daemon:
         self._ticked_at_s = time.monotonic()
         self._stopping = asyncio.Event()
         self._alerting = Alerting(config)
+        self._keeper = Keeper(config.runtime_dir / DIRECTORY)
         self._looking: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
@@ -55,6 +58,7 @@ class Daemon:
         door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))
         node = Node(self._config, child=self._child)
         node.on_crossing = lambda: self._crossed(node)
+        self._keeper.failed = lambda reason: node.failed("recorder", reason)
         try:
             await node.start()
             self._alerting.start()
@@ -80,6 +84,7 @@ class Daemon:
             door.close()
             await node.stop()
             await asyncio.to_thread(self._alerting.stop)
+            await asyncio.to_thread(self._keeper.stop)
         self._log.info("eni53.stopped")
 
     async def _tick_until_stopped(self, node: Node) -> None:
@@ -120,9 +125,13 @@ class Daemon:
         try:
             snapshot = node.tick()
             self._ticked_at_s = time.monotonic()
-            health = replace(snapshot.health, deliveries=self._alerting.results)
+            health = replace(
+                snapshot.health,
+                deliveries=self._alerting.results,
+                recordings=self._keeper.written,
+            )
             self._latest = replace(snapshot, health=health)
-            self._alerting.update(self._latest)
+            self._keeper.update(self._latest, self._alerting.update(self._latest))
         except OSError as error:
             node.failed("tick", error.strerror or type(error).__name__)
 

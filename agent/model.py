@@ -276,6 +276,8 @@ class EniUsage:
         allowances: The ENA driver's statistics of what AWS did not let through, by name, since its
             last reset; None where the driver has none, which is not zero.
         minutes_to_limit: At the growth of the last ten minutes; None when that is not steady.
+        slots: The latest slots that hold anything, the one in progress left out, oldest first; at
+            most those of the kernel's ring (6.4 s).
     """
 
     eni: Eni
@@ -295,6 +297,7 @@ class EniUsage:
     counters: EniCounters | None = None
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
+    slots: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +362,7 @@ class Health:
         attach_s: Slowest time from a new interface's message to our program on it, in seconds.
         mode: ``tcx`` or ``clsact``.
         deliveries: Alerts by (sink, result): delivered, retried or dropped.
+        recordings: Files that the flight recorder has written.
     """
 
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -371,6 +375,7 @@ class Health:
     attach_s: float = 0.0
     mode: str = ""
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    recordings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +387,7 @@ class Snapshot:
         time_s: Wall clock, seconds since the epoch.
         window_s: Seconds that ``pps`` and ``share`` speak of.
         sent: Packets seen at workloads' veths since attach, by (workload, class).
+        slot: Number of the slot that was in progress; None where that is not told.
     """
 
     node: str
@@ -391,3 +397,4 @@ class Snapshot:
     findings: tuple[Finding, ...] = ()
     sent: Mapping[tuple[Workload, str], int] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
+    slot: int | None = None

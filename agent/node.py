@@ -31,6 +31,7 @@ from .inventory.pod_eni import BranchEni
 from .inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from .inventory.workloads import Workloads
 from .kernel.child import CompilerChild
+from .kernel.layout import SLOT_NS
 from .kernel.levels import Watch
 from .kernel.loader import Loaded, load
 from .kernel.maps import Maps
@@ -458,6 +459,7 @@ class Node:
             findings=(*eni_findings(enis, self._drops), *self._findings()),
             sent=self._pipeline.sent,
             health=self._health(sample),
+            slot=sample.taken_at_ns // SLOT_NS,
         )
 
     def _findings(self) -> tuple[Finding, ...]:

@@ -201,9 +201,9 @@ class Pipeline:
     def _view(self, place: EniId, followed: _Followed, sample: Sample) -> EniView:
         basis = self._config.limit.basis
         counters = sample.enis.get(place)
-        windows = followed.tracker.update(
-            counters.slots if counters else (), sample.taken_at_ns // SLOT_NS
-        )
+        now_slot = sample.taken_at_ns // SLOT_NS
+        slots = tuple(s for s in counters.slots if s.number < now_slot) if counters else ()
+        windows = followed.tracker.update(slots, now_slot)
         # A window in progress that has reached a level: it is not in the ring's whole windows yet.
         crossed = float(self._crossed.get(place, 0))
         highest = max(windows.peak_pps[basis], crossed)
@@ -223,6 +223,7 @@ class Pipeline:
             counters=counters,
             minutes_to_limit=followed.trend.minutes_to(followed.limit_pps),
             allowances=None if followed.eni.vlan else self.allowances.get(followed.eni.ifindex),
+            slots=slots,
         )
 
     def _alive(self, workload: Workload) -> bool:

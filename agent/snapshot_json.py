@@ -31,6 +31,7 @@ __all__ = [
     "finding_to_json",
     "from_json",
     "loads",
+    "rfc3339",
     "shares",
     "to_json",
     "workload_to_json",
@@ -42,8 +43,9 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "version": VERSION,
         "node": clean(snapshot.node),
-        "time": _rfc3339(snapshot.time_s),
+        "time": rfc3339(snapshot.time_s),
         "window_seconds": _number(snapshot.window_s),
+        "slot": snapshot.slot,
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
     }
@@ -55,8 +57,8 @@ def alert_to_json(alert: Alert) -> dict[str, Any]:
         "version": VERSION,
         "transition": alert.transition,
         "severity": alert.severity,
-        "time": _rfc3339(alert.time_s),
-        "began": _rfc3339(alert.began_s),
+        "time": rfc3339(alert.time_s),
+        "began": rfc3339(alert.began_s),
         "node": clean(alert.node),
         "eni": clean(alert.eni.label),
         "mac": clean(alert.eni.mac),
@@ -138,6 +140,7 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "state": usage.state,
         "classes": _classes(usage.classes),
         "history": [_number(pps) for pps in usage.history_pps],
+        "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }
@@ -155,7 +158,8 @@ def _number(value: float) -> float:
     return round(float(value), 6)
 
 
-def _rfc3339(time_s: float) -> str:
+def rfc3339(time_s: float) -> str:
+    """*time_s*, seconds since the epoch, in UTC with milliseconds."""
     moment = datetime.fromtimestamp(round(time_s, 3), UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
+from itertools import starmap
 
 from .errors import SourceError
 from .model import (
@@ -18,6 +19,7 @@ from .model import (
     EniUsage,
     Finding,
     NameRate,
+    Slot,
     Snapshot,
     Workload,
     WorkloadUsage,
@@ -27,6 +29,7 @@ from .strict import Reader
 VERSION = 1
 SEVERITIES = ("info", "warning", "critical")
 HISTORY_S = 60
+RING_SLOTS = 64
 MAX_PATH = 4096
 MAX_SENTENCE = 2000
 MAX_LABEL = 300
@@ -57,10 +60,11 @@ def from_json(document: object) -> Snapshot:
         raise SourceError(f"snapshot.version: only {VERSION} is understood; is eni53 up to date?")
     return Snapshot(
         node=top.text("node"),
-        time_s=_moment(top),
+        time_s=moment_of(top, "time"),
         window_s=top.number("window_seconds"),
         enis=tuple(_read_eni(eni) for eni in top.objects("enis")),
         findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
+        slot=top.optional("slot", top.integer) if top.has("slot") else None,
     )
 
 
@@ -105,6 +109,7 @@ def _read_eni(at: Reader) -> EniUsage:
         workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
+        slots=tuple(starmap(Slot, at.rows("slots", 3)[-RING_SLOTS:])) if at.has("slots") else (),
     )
 
 
@@ -133,11 +138,16 @@ def _read_classes(at: Reader) -> dict[str, Count]:
     }
 
 
-def _moment(at: Reader) -> float:
-    text = at.text("time")
+def moment_of(at: Reader, key: str) -> float:
+    """The moment at *key*, RFC 3339 in UTC, in seconds since the epoch.
+
+    Raises:
+        SourceError: It is missing, or not a moment.
+    """
+    text = at.text(key)
     if not _RFC3339.fullmatch(text):
-        raise SourceError(f"{at.place}.time: must be RFC 3339 in UTC")
+        raise SourceError(f"{at.place}.{key}: must be RFC 3339 in UTC")
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError) as error:
-        raise SourceError(f"{at.place}.time: no such moment") from error
+        raise SourceError(f"{at.place}.{key}: no such moment") from error

@@ -50,23 +50,45 @@ class Reader:
             raise SourceError(f"{self.place}.{key}: must be one of {', '.join(allowed)}")
         return value
 
+    def boolean(self, key: str) -> bool:
+        """True or false."""
+        value = self._value(key)
+        if not isinstance(value, bool):
+            raise _wrong(f"{self.place}.{key}", "a boolean", value)
+        return value
+
     def number(self, key: str) -> float:
         """A finite number, zero or more."""
         return _number(self._value(key), f"{self.place}.{key}")
 
     def integer(self, key: str, least: int = 0) -> int:
         """A whole number from *least* to 2^64."""
-        value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(f"{self.place}.{key}", "a whole number", value)
-        if not least <= value <= _MAX_INTEGER:
-            raise SourceError(f"{self.place}.{key}: must be from {least} to 2^64")
-        return value
+        return _count(self._value(key), f"{self.place}.{key}", least)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers, zero or more each."""
         items = enumerate(self._list(key))
         return tuple(_number(item, f"{self.place}.{key}[{at}]") for at, item in items)
+
+    def counts(self, key: str) -> tuple[int | None, ...]:
+        """A list of whole numbers from 0 to 2^64, or null where it is not known."""
+        items = enumerate(self._list(key))
+        return tuple(
+            None if item is None else _count(item, f"{self.place}.{key}[{at}]")
+            for at, item in items
+        )
+
+    def rows(self, key: str, width: int) -> list[tuple[int, ...]]:
+        """A list of lists of *width* whole numbers from 0 to 2^64."""
+        found = []
+        for at, item in enumerate(self._list(key)):
+            place = f"{self.place}.{key}[{at}]"
+            if not isinstance(item, list):
+                raise _wrong(place, "a list", item)
+            if len(item) != width:
+                raise SourceError(f"{place}: must have {width} numbers, not {len(item)}")
+            found.append(tuple(_count(number, place) for number in item))
+        return found
 
     def objects(self, key: str) -> Iterator[Reader]:
         """A list of objects."""
@@ -114,6 +136,14 @@ class Reader:
         if not isinstance(value, list):
             raise _wrong(f"{self.place}.{key}", "a list", value)
         return value
+
+
+def _count(value: object, place: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(place, "a whole number", value)
+    if not least <= value <= _MAX_INTEGER:
+        raise SourceError(f"{place}: must be from {least} to 2^64")
+    return value
 
 
 def _number(value: object, place: str) -> float:

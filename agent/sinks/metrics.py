@@ -271,6 +271,11 @@ def _agent_families(health: Health) -> Iterator[Metric]:
     for (sink, result), count in health.deliveries.items():
         alerts.add_metric((sink, result), count)
     yield alerts
+    recordings = CounterMetricFamily(
+        "eni53_agent_recordings", "Files that the flight recorder has written."
+    )
+    recordings.add_metric((), health.recordings)
+    yield recordings
     mode = GaugeMetricFamily(
         "eni53_agent_attach_info", "1, with the way programs are attached.", labels=("mode",)
     )

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from .. import log, presence
@@ -15,7 +16,8 @@ from ..errors import NeedError, SourceError
 from ..model import Snapshot
 from .live import TopApp
 from .once import print_once, write_json
-from .sources import AgentSource, OwnNode, measure
+from .sources import AgentSource, OwnNode, measure, only
+from .tape import INTERVAL_S, open_tape
 from .view import ViewState
 
 
@@ -29,6 +31,7 @@ class TopOptions:
         seconds: How long to measure when no agent runs.
         sort: Order of the workloads.
         filter: Only workloads with this in them.
+        replay: Play this recording instead; None for what is now.
     """
 
     once: bool
@@ -36,6 +39,7 @@ class TopOptions:
     seconds: float
     sort: str
     filter: str
+    replay: Path | None = None
 
 
 def run(config: Config, options: TopOptions) -> int:
@@ -45,6 +49,8 @@ def run(config: Config, options: TopOptions) -> int:
         NeedError: There is no agent to ask, and this node cannot count by itself.
     """
     log.setup(level="error")
+    if options.replay is not None:
+        return _replay(config, options, options.replay)
     agent = presence.find(config.runtime_dir)
     source = AgentSource(agent, config.eni.interfaces) if agent is not None else None
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
@@ -56,6 +62,18 @@ def run(config: Config, options: TopOptions) -> int:
     _end_cleanly_on_sigterm()
     with OwnNode(config).running() as own:
         _live(own.fetch, options, own.name)
+    return 0
+
+
+def _replay(config: Config, options: TopOptions, path: Path) -> int:
+    tape = open_tape(path)
+    if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        snapshot = _ask(lambda: only(tape.worst, config.eni.interfaces))
+        _print(snapshot, options, tape.told(snapshot))
+    else:
+        view = ViewState(sort=options.sort, filter=options.filter, source=tape.told(tape.fetch()))
+        wanted = config.eni.interfaces
+        TopApp(lambda: only(tape.fetch(), wanted), INTERVAL_S, view, tape=tape).run()
     return 0
 
 
@@ -72,12 +90,16 @@ def _once(config: Config, options: TopOptions, source: AgentSource | None) -> in
                 )
 
         snapshot, name = _interruptible(measure(config, options.seconds, attached)), ""
+    _print(snapshot, options, name)
+    return 0
+
+
+def _print(snapshot: Snapshot, options: TopOptions, name: str) -> None:
     if options.as_json:
         write_json(snapshot, sys.stdout)
     else:
         view = ViewState(sort=options.sort, filter=options.filter, source=name)
         print_once(snapshot, view, sys.stdout)
-    return 0
 
 
 def _live(fetch: Callable[[], Snapshot], options: TopOptions, name: str) -> None:

@@ -25,19 +25,30 @@ BINDINGS: list[BindingType] = [
     Binding("shift+tab,up", "select(-1)", priority=True),
     Binding("enter", "open"),
     Binding("escape", "step_back", priority=True),
-    Binding("p", "pause"),
+    Binding("p,space", "pause"),
+    Binding("left", "wind(-1)"),
+    Binding("right", "wind(1)"),
+    Binding("left_square_bracket", "wind(-10)"),
+    Binding("right_square_bracket", "wind(10)"),
+    Binding("home", "wind(-86400)"),
+    Binding("end", "wind(86400)"),
     Binding("question_mark", "help"),
 ]
 """The actions are `TopApp`'s; priority: also while the filter is being typed."""
 
 
-def key_line(view: ViewState, width: int) -> Text:
-    """The keys in one line of at most *width* cells; the last ones go first when it is narrow."""
+def key_line(view: ViewState, width: int, *, tape: bool = False) -> Text:
+    """The keys in one line of at most *width* cells; the last ones go first when it is narrow.
+
+    *tape* when it is a recording that plays.
+    """
     marks = marks_for(view.ascii_only)
     arrows, enter = ("Tab", "Enter") if view.ascii_only else ("↑↓", "⏎")
+    sideways = "left right" if view.ascii_only else "←→"
     keys = [
         ("q", "quit"),
         ("?", "help"),
+        *([(sideways, "second"), ("[ ]", "10 s")] if tape else []),
         ("s", f"sort:{view.sort}"),
         ("r", "turn"),
         ("/", "filter"),
@@ -93,7 +104,8 @@ def _page(marks: Marks) -> Text:
         ("/  f", "show only workloads with a text in them (Esc: all)"),
         ("Tab  up  down", "choose an ENI"),
         ("Enter  Esc", "one ENI on the whole screen, and back"),
-        ("p", "let the screen stand still, and go on"),
+        ("p  Space", "let the screen stand still, and go on"),
+        ("left  right", "a recording: a second back or on; [ and ]: ten; Home, End"),
         ("Signs", ""),
         (full * 3, "packets in the last full second, as a part of the limit"),
         (f"{marks.peak}  {marks.beyond}", "highest second of the last minute; beyond the limit"),

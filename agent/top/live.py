@@ -27,6 +27,7 @@ from .feed import Feed, Fetch
 from .keys import BINDINGS, HelpScreen, key_line, trouble_line
 from .once import ascii_only
 from .render import render
+from .tape import Tape
 from .view import ViewState, focus, next_sort, select
 
 _FILTER_HINT = "only workloads with this in them; Enter keeps it, Esc shows all"
@@ -40,6 +41,7 @@ class TopApp(App[None]):
         interval_s: Seconds between two calls.
         view: What to show first.
         clock: Seconds of a monotonic clock; a parameter for tests.
+        tape: What `fetch` reads from, when it is a recording: then there are keys to wind it.
     """
 
     CSS = """
@@ -65,12 +67,14 @@ class TopApp(App[None]):
         interval_s: float = 1.0,
         view: ViewState | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tape: Tape | None = None,
     ) -> None:
         super().__init__(ansi_color=True)
         view = view or ViewState()
         self.view = replace(view, ascii_only=view.ascii_only or ascii_only(sys.stdout))
         self.snapshot: Snapshot | None = None
         self._newest: Snapshot | None = None
+        self._tape = tape
         self._failure = ""
         self._clock = clock
         self._answered_at_s = clock()
@@ -127,8 +131,17 @@ class TopApp(App[None]):
         self._show(replace(self.view, reverse=not self.view.reverse))
 
     def action_pause(self) -> None:
-        """Let the screen stand still, or go on."""
+        """Let the screen stand still, or go on; a recording stands still with it."""
+        if self._tape is not None:
+            (self._tape.play if self.view.paused else self._tape.hold)()
         self._show(replace(self.view, paused=not self.view.paused))
+
+    def action_wind(self, seconds: int) -> None:
+        """Wind a recording on or back; it shows at once, also while it stands still."""
+        if self._tape is not None:
+            self._tape.go(seconds)
+            self._newest = self.snapshot = self._tape.fetch()
+            self._draw()
 
     def action_select(self, step: int) -> None:
         """Choose the next ENI."""
@@ -185,8 +198,10 @@ class TopApp(App[None]):
     def _draw(self) -> None:
         if not self.view.paused or self.snapshot is None:
             self.snapshot = self._newest
+        if self._tape is not None and self.snapshot is not None:
+            self.view = replace(self.view, source=self._tape.told(self.snapshot))
         self._canvas.refresh()
-        self._keys.update(key_line(self.view, max(1, self.size.width)))
+        self._keys.update(key_line(self.view, max(1, self.size.width), tape=self._tape is not None))
         self._draw_banner()
 
     def _screen_at(self, width: int, height: int) -> Text:

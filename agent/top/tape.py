@@ -1,0 +1,102 @@
+"""A recording as a source of snapshots: it runs by the clock, stands still, and goes where told."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import SourceError, UsageError
+from ..flight import files
+from ..flight.recording import SLOT_S, Recording
+from ..flight.replay import snapshots, worst
+from ..model import Snapshot
+
+LEAD_S = 10.0
+INTERVAL_S = 0.25
+
+
+class Tape:
+    """Plays one recording, from shortly before what it was made for.
+
+    Args:
+        recording: What is played.
+        clock: Monotonic seconds.
+
+    Raises:
+        SourceError: There is not one whole second in it.
+    """
+
+    def __init__(self, recording: Recording, clock: Callable[[], float] = time.monotonic) -> None:
+        self._recording = recording
+        self._clock = clock
+        self.frames = snapshots(recording)
+        if not self.frames:
+            raise SourceError("recording: it holds no whole second of any ENI")
+        self._times_s = [frame.time_s for frame in self.frames]
+        moment = recording.moment
+        lead_s = self._times_s[0] if moment is None else self._moment_s - LEAD_S
+        self._held_s: float | None = self._within(lead_s)
+        self._began_s = 0.0
+        self.play()
+
+    @property
+    def _moment_s(self) -> float:
+        return self._recording.begin_s + (self._recording.moment or 0) * SLOT_S
+
+    @property
+    def worst(self) -> Snapshot:
+        """The fullest second."""
+        return self.frames[worst(self._recording, self.frames)]
+
+    def fetch(self) -> Snapshot:
+        """The snapshot of now."""
+        return self.frames[max(0, bisect_right(self._times_s, self._now_s) - 1)]
+
+    def play(self) -> None:
+        """Go on from where it stands."""
+        if self._held_s is not None:
+            self._began_s = self._clock() - self._held_s
+            self._held_s = None
+
+    def hold(self) -> None:
+        """Stand still."""
+        self._held_s = self._now_s
+
+    def go(self, seconds: float) -> None:
+        """Go on or back by so many seconds, to the first or the last at most."""
+        to_s = self._within(self._now_s + seconds)
+        if self._held_s is None:
+            self._began_s = self._clock() - to_s
+        else:
+            self._held_s = to_s
+
+    def told(self, snapshot: Snapshot) -> str:
+        """Where *snapshot* is in the recording, in a few words."""
+        if self._recording.moment is None:
+            return f"replay, second {snapshot.time_s - self._recording.begin_s:.0f}"
+        return f"replay, {self._recording.reason} {snapshot.time_s - self._moment_s:+.0f} s"
+
+    @property
+    def _now_s(self) -> float:
+        running = self._held_s is None
+        return self._within(self._clock() - self._began_s if running else self._held_s or 0.0)
+
+    def _within(self, time_s: float) -> float:
+        return min(max(time_s, self._times_s[0]), self._times_s[-1])
+
+
+def open_tape(path: Path) -> Tape:
+    """The recording in the file *path*.
+
+    Raises:
+        UsageError: It cannot be read, or is no recording.
+    """
+    try:
+        return Tape(files.read(path))
+    except SourceError as error:
+        raise UsageError(
+            f"{path}: {error}; `eni53 record` makes recordings, and the agent keeps its own in"
+            f" RUNTIME_DIR/{files.DIRECTORY}"
+        ) from error
