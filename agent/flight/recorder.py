@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import __version__
-from ..model import Snapshot
+from ..model import STATES, EniUsage, Snapshot
 from ..rates import RING_SLOTS
 from .recording import SLOT_S, RecordedEni, Recording
 from .rings import KEPT_SLOTS, EniRing, Names
@@ -12,7 +12,8 @@ MAX_ENIS = 64
 """ENIs remembered; beyond it the one that has been silent for longest makes room."""
 
 _LEAST_APART = 5
-# Snapshots out of turn come ten a second while a level is crossed: one in half a second is enough.
+# Snapshots out of turn come ten a second while a level is crossed: one in half a second is enough,
+# but for the one in which an ENI got worse.
 
 
 class Recorder:
@@ -25,6 +26,7 @@ class Recorder:
         self._unbroken = 0
         self._slot: int | None = None
         self._second = 0
+        self._heights: dict[str, int] = {}
         self._time_s = 0.0
         self._node = ""
 
@@ -43,7 +45,9 @@ class Recorder:
         reach = now - RING_SLOTS + 1
         if self._slot is None or before < reach:
             self._unbroken = max(before, reach)
-        second = self._slot is None or now - self._second >= _LEAST_APART
+        worse = any(_height(u) > self._heights.get(u.eni.label, 0) for u in snapshot.enis)
+        self._heights = {usage.eni.label: _height(usage) for usage in snapshot.enis}
+        second = self._slot is None or worse or now - self._second >= _LEAST_APART
         self._first_seen = {
             u.eni.label: self._first_seen.get(u.eni.label, before) for u in snapshot.enis
         }
@@ -117,3 +121,7 @@ class Recorder:
         self._rings.pop(label).drop_before(2**63)
         if label in self._first_seen and self._slot is not None:
             self._first_seen[label] = self._slot  # should it be back: what it sent is not known
+
+
+def _height(usage: EniUsage) -> int:
+    return STATES.index(usage.state)
