@@ -69,9 +69,9 @@ def _replay(config: Config, options: TopOptions, path: Path) -> int:
     tape = open_tape(path)
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         snapshot = _ask(lambda: only(tape.worst, config.eni.interfaces))
-        _print(snapshot, options, tape.told(snapshot))
+        _print(snapshot, options, played=tape.told(snapshot))
     else:
-        view = ViewState(sort=options.sort, filter=options.filter, source=tape.told(tape.fetch()))
+        view = ViewState(sort=options.sort, filter=options.filter, played=tape.told(tape.fetch()))
         wanted = config.eni.interfaces
         TopApp(lambda: only(tape.fetch(), wanted), INTERVAL_S, view, tape=tape).run()
     return 0
@@ -94,11 +94,11 @@ def _once(config: Config, options: TopOptions, source: AgentSource | None) -> in
     return 0
 
 
-def _print(snapshot: Snapshot, options: TopOptions, name: str) -> None:
+def _print(snapshot: Snapshot, options: TopOptions, name: str = "", played: str = "") -> None:
     if options.as_json:
         write_json(snapshot, sys.stdout)
     else:
-        view = ViewState(sort=options.sort, filter=options.filter, source=name)
+        view = ViewState(sort=options.sort, filter=options.filter, source=name, played=played)
         print_once(snapshot, view, sys.stdout)
 
 

@@ -199,7 +199,7 @@ class TopApp(App[None]):
         if not self.view.paused or self.snapshot is None:
             self.snapshot = self._newest
         if self._tape is not None and self.snapshot is not None:
-            self.view = replace(self.view, source=self._tape.told(self.snapshot))
+            self.view = replace(self.view, played=self._tape.told(self.snapshot))
         self._canvas.refresh()
         self._keys.update(key_line(self.view, max(1, self.size.width), tape=self._tape is not None))
         self._draw_banner()

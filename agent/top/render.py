@@ -58,6 +58,7 @@ def _header(snapshot: Snapshot, view: ViewState, width: int, marks: Marks) -> Te
     bases = {usage.basis for usage in snapshot.enis}
     parts = [
         ("PAUSED", "bold black on yellow") if view.paused else ("", ""),
+        (cells.cut(cells.shown(view.played, marks), 36, marks), "bold reverse cyan"),
         (moment.strftime("%H:%M:%S UTC"), ""),
         (f"{number} ENI" + ("s" if number != 1 else ""), ""),
         (_BASIS_WORDS[bases.pop()] if len(bases) == 1 else "", "dim"),

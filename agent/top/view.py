@@ -29,6 +29,7 @@ class ViewState:
         paused: The screen stands still; only said here, done by who feeds it.
         ascii_only: Draw with ASCII, for terminals and pipes that carry no more.
         source: Where snapshots come from, in a word or two; empty to leave it out.
+        played: Where in a recording this is; empty when it is now.
     """
 
     sort: str = "pps"
@@ -39,6 +40,7 @@ class ViewState:
     paused: bool = False
     ascii_only: bool = False
     source: str = ""
+    played: str = ""
 
 
 def next_sort(view: ViewState, step: int = 1) -> ViewState:
