@@ -188,7 +188,7 @@ def test_events_are_refused_where_there_is_no_kubernetes(lab: Lab) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("eni53: [alerts] kubernetes_events: ")
-    assert "automountServiceAccountToken" in line
+    assert "kubernetesEvents.enabled" in line
 
 
 _ASK = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"

@@ -238,7 +238,8 @@ def test_what_prometheus_gets_is_what_the_rules_ask_for() -> None:
     job = plain["scrape_configs"][0]
     assert endpoint["honorLabels"] is job["honor_labels"] is True
     assert spec["sampleLimit"] == job["sample_limit"]
-    relabelled = {row["targetLabel"]: row for row in endpoint["relabelings"]}
+    relabelings = endpoint["relabelings"]
+    relabelled = {row["targetLabel"]: row for row in relabelings if "targetLabel" in row}
     assert relabelled["job"]["replacement"] == job["job_name"]
     assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"]
 
