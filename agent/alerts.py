@@ -21,8 +21,9 @@ class Levels:
     Attributes:
         warning: Utilisation from which an ENI is close to its limit.
         critical: Utilisation from which it is about to lose packets.
-        clear_below: Utilisation under which it counts as calm.
-        clear_after_s: Seconds it must be calm.
+        clear_below: Utilisation under which a warning ends. The worse states end below marks that
+            are as far below their own beginnings, in proportion.
+        clear_after_s: Seconds it must have been below the mark.
     """
 
     warning: float = 0.7
@@ -37,6 +38,12 @@ class Levels:
         if utilization >= self.critical:
             return "critical"
         return "warning" if utilization >= self.warning else "ok"
+
+    def holds(self, state: str, utilization: float) -> bool:
+        """Whether *state*, once reached, goes on at this utilisation."""
+        begins = {"ok": 0.0, "warning": self.warning, "critical": self.critical, "exceeded": 1.0}
+        # By products alone: a mark that is a quotient would lie a little beside `clear_below`.
+        return utilization * self.warning >= begins[state] * self.clear_below
 
 
 class EniState:
@@ -58,10 +65,10 @@ class EniState:
         while self._recent[0][0] < now_s - self._levels.clear_after_s:
             self._recent.popleft()
         highest = max(value for _, value in self._recent)
-        reached = self._levels.of(highest)
-        if reached == "ok" and self.state != "ok" and highest >= self._levels.clear_below:
-            reached = "warning"  # between the two marks: neither calm enough nor worse
-        self.state = reached
+        # Each state has two marks: around either of them it may wobble, and nothing comes and goes.
+        left = STATES[: STATES.index(self.state) + 1]
+        held = [state for state in left if self._levels.holds(state, highest)]
+        self.state = worst([self._levels.of(highest), *held])
         return self.state
 
 

@@ -53,7 +53,9 @@ class AlertsSection:
 
     warning: float = _key(0.7, rules.RATIO, "part of the limit that raises a warning")
     critical: float = _key(0.9, rules.RATIO, "part of the limit that raises a critical alert")
-    clear_below: float = _key(0.6, rules.RATIO, "part of the limit below which alerts clear")
+    clear_below: float = _key(
+        0.6, rules.RATIO, "part of the limit below which a warning clears; worse ones in proportion"
+    )
     clear_after: float = _key(5.0, rules.SECONDS, "seconds it must stay below before they clear")
     webhook: str = _key("", rules.URL, 'URL that gets one POST per transition; "": none')
     alertmanager: str = _key("", rules.URL, 'URL of an Alertmanager; "": none')

@@ -46,8 +46,9 @@ def _limit(usage: EniUsage) -> Iterator[Finding]:
     if usage.state == "ok":
         return
     top = _busiest(usage)
-    over = usage.state == "exceeded"
     peak = usage.peak_pps[usage.basis]
+    # The state outlasts what it began with; that the limit was passed must be seen beside it.
+    over = usage.state == "exceeded" and peak > usage.limit_pps
     evidence: dict[str, float | int | str] = {
         "peak_pps": round(peak, 1),
         "limit_pps": usage.limit_pps,

@@ -180,7 +180,9 @@ def about_enis(least: float, recorded: bool) -> dict[str, str]:
     return {
         "limit_pps": f"eni53_eni_limit_pps {them}",
         "pps": f"{enis} {them}",
-        "drops_1h": 'increase(eni53_ena_allowance_exceeded_total{allowance="linklocal"}[1h])'
+        # Summed: an agent that was started anew may have got another label of its pod.
+        "drops_1h": f"sum by ({_ENI})"
+        ' (increase(eni53_ena_allowance_exceeded_total{allowance="linklocal"}[1h]))'
         f" {them}",
         "busiest": f"topk by ({_ENI}) (1, {workloads} {them})",
     }

@@ -155,9 +155,6 @@ class Node:
                 self._config.attach,
                 self._config.eni.interfaces,
                 self._runtime_dir,
-                lambda link: self._watch.index_of(
-                    limit.per_eni.get(self._names.known(link), limit.pps)
-                ),
             )
         )
         self._closers.append(lambda: self._netlink.submit(self._wiring.stop).result())
@@ -311,6 +308,7 @@ class Node:
 
     def _follow(self, link: Link, dev: int, netns: str, label: str) -> None:
         self._pipeline.add_eni(Eni(label, link.mac.lower(), link.name, netns, dev))
+        self._watch.follow(self._pipeline.limits)
 
     async def _follow_late(self, link: Link, dev: int, netns: str) -> None:
         label = await self._names.label(link)
@@ -349,6 +347,7 @@ class Node:
 
     def _set_branches(self) -> None:
         self._pipeline.set_branches(self._branches(), self._names.id_of)
+        self._watch.follow(self._pipeline.limits)
 
     # --- ENIs of tasks -----------------------------------------------------------------------
 
@@ -396,7 +395,7 @@ class Node:
         for name, reason in state.failed.items():
             self._faults.attach_failed(name, reason)
         for branch in state.branches:
-            await self._declare_trunk(branch.trunk)
+            await self._on_netlink(lambda branch=branch: self._wiring.add_branch(branch))  # type: ignore[misc]
         self._set_branches()
         for dev in state.enis.keys() - before.enis.keys():
             eni = state.enis[dev]
@@ -440,6 +439,7 @@ class Node:
         window_s, enis = self._pipeline.update(
             sample, self._wired.veths, since_start=since_start, last=last
         )
+        self._watch.follow(self._pipeline.limits)  # of branches that were met, or got their id
         self._drops.update(enis)
         ledger = self._pipeline.ledger
         for index in self._tags.collect(

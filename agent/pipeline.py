@@ -80,7 +80,7 @@ class Pipeline:
                 self._forget(old)
             else:  # two that claim one name; whoever was first has it
                 eni = replace(eni, label=f"{eni.label}#{eni.ifindex}.{eni.vlan}")
-        limit_pps = self._config.limit.per_eni.get(eni.label, self._config.limit.pps)
+        limit_pps = self._limit_of(eni.label)
         alerts = self._config.alerts
         thresholds = {t: t * limit_pps for t in (alerts.warning, alerts.critical, 1.0)}
         self._enis[place] = _Followed(
@@ -90,6 +90,15 @@ class Pipeline:
             EniState(self.levels),
             Trend(),
         )
+
+    @property
+    def limits(self) -> dict[EniId, int]:
+        """Packets a second by ENI: of all that are followed, and of branches yet to be met."""
+        met = {place: followed.limit_pps for place, followed in self._enis.items()}
+        return {p: self._limit_of(self._id_of(b.mac)) for p, b in self._branches.items()} | met
+
+    def _limit_of(self, label: str) -> int:
+        return self._config.limit.per_eni.get(label, self._config.limit.pps)
 
     def is_taken(self, label: str, dev: int) -> bool:
         """Whether an ENI of another device that is there goes by *label*."""
@@ -189,9 +198,9 @@ class Pipeline:
 
     def _meet_branches(self, sample: Sample) -> None:
         """Branch ENIs become known by their first packet on the trunk."""
-        for dev, vlan in sample.enis:
+        for (dev, vlan), counters in sample.enis.items():
             trunk = self._enis.get((dev, 0))
-            if not vlan or trunk is None or (dev, vlan) in self._enis:
+            if not vlan or trunk is None or (dev, vlan) in self._enis or not counters.slots:
                 continue
             branch = self._branches.get((dev, vlan))
             label = self._id_of(branch.mac) if branch else f"{trunk.eni.label}/vlan{vlan}"

@@ -83,7 +83,6 @@ class Wiring:
         mode: ``auto``, ``tcx`` or ``clsact``.
         wanted: ENIs named by the user; empty: found by themselves.
         runtime_dir: Where the memory of our qdiscs is kept; None for none.
-        limit_of: What the kernel side is told of an ENI's limit.
         clock: Monotonic seconds.
     """
 
@@ -95,14 +94,12 @@ class Wiring:
         mode: str,
         wanted: Collection[str],
         runtime_dir: Path | None,
-        limit_of: Callable[[Link], int] = lambda _: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._maps = maps
         self._wanted = wanted
         self._clock = clock
-        self._limit_of = limit_of
         ledger = runtime_dir / LEDGER_FILE if runtime_dir is not None else None
         try:
             self._attacher = Attacher(table.ipr, loaded, mode, ledger)
@@ -203,10 +200,9 @@ class Wiring:
             if self._veths.pop(link.index, None) is not None:
                 self._attacher.detach(link.index)
                 self._maps.remove_veth(link.index)
-            trunk = link.index in self._trunks
-            self._maps.add_eni(link.index, trunk=trunk, limit=self._limit_of(link))
+            self._maps.add_eni(link.index, trunk=link.index in self._trunks)
         for branch in self._branches():
-            self.add_trunk(branch.trunk)
+            self.add_branch(branch)
 
     def add_trunk(self, index: int) -> None:
         """What is tagged on this ENI belongs to branch ENIs. So it stays: AWS never undoes it."""
@@ -214,6 +210,12 @@ class Wiring:
             self._trunks.add(index)
             if index in self._enis:
                 self._maps.add_eni(index, trunk=True)
+
+    def add_branch(self, branch: Branch) -> None:
+        """There is a branch ENI on that trunk. Before its first packet, for it to have a limit."""
+        self.add_trunk(branch.trunk)
+        if branch.trunk in self._enis:
+            self._maps.add_eni(branch.trunk, branch.vlan)
 
     def _branches(self) -> tuple[Branch, ...]:
         return tuple(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import layout
+from .limits import Place
 from .loader import Loaded
 from .maps import Maps
 from .ring import Ring
@@ -48,23 +50,23 @@ class Watch:
         self._maps = maps
         self._parts = parts
         self._basis = basis
-        self._indexes: dict[int, int] = {}
         self.fd = loaded.maps["crossings"]
         self._ring = Ring(self.fd, layout.SETTINGS["CROSSINGS_PAGES"] * Ring.PAGE)
-        self.index_of(default_pps)
+        self._set(None, default_pps)
 
-    def index_of(self, limit_pps: int) -> int:
-        """What an ENI of that limit carries; 0, the default, when there is no more room."""
-        index = self._indexes.get(limit_pps)
-        if index is None:
-            index = len(self._indexes)
-            if index >= layout.SETTINGS["MAX_ENIS"]:
-                return 0
-            self._indexes[limit_pps] = index
-            # The limit itself is still allowed: one more is too many.
-            packets = (*(_fewest(part, limit_pps) for part in self._parts), limit_pps + 1)
-            self._maps.set_limit(index, packets, self._basis)
-        return index
+    def follow(self, limits: Mapping[Place, int]) -> None:
+        """Tell the kernel side the limits, in packets a second, that are known of ENIs.
+
+        Cheap where nothing has changed. An ENI that the kernel side met before it was told of it
+        keeps the default.
+        """
+        for place, limit_pps in limits.items():
+            self._set(place, limit_pps)
+
+    def _set(self, place: Place | None, limit_pps: int) -> None:
+        # The limit itself is still allowed: one more is too many.
+        packets = (*(_fewest(part, limit_pps) for part in self._parts), limit_pps + 1)
+        self._maps.set_limit(place, packets, self._basis)
 
     def read(self) -> list[Crossing]:
         """Every crossing since the last time; never blocks."""

@@ -19,6 +19,7 @@ from ..model import (
     Slot,
 )
 from . import bpf, layout
+from .limits import Limits, Place
 from .loader import Loaded
 
 _BEFORE_COUNTERS = 5 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, their slot, told
@@ -32,6 +33,7 @@ class Maps:
         self._fds = loaded.maps
         self._room = loaded.max_entries
         self._used: dict[str, int] = {}
+        self._limits = Limits(self._fds["limits"], layout.SETTINGS["MAX_ENIS"])
 
     @property
     def entries(self) -> Mapping[str, tuple[int, int]]:
@@ -71,24 +73,22 @@ class Maps:
         packed = ipaddress.ip_address(address).packed.ljust(16, b"\0")
         return bpf.map_delete(self._fds["remotes"], packed)
 
-    def set_limit(self, index: int, packets: Sequence[int], basis: str) -> None:
+    def set_limit(self, place: Place | None, packets: Sequence[int], basis: str) -> None:
         """When the kernel wakes the agent.
 
         Args:
-            index: 0 for every ENI without one of its own.
+            place: (device key, VLAN id) of the ENI; None: every ENI without a limit of its own.
             packets: In a one-second window, for each level from the lowest.
             basis: ``linklocal`` or ``dns``.
         """
-        value = layout.LIMIT.packer.pack(*packets, int(basis == "dns"), 0)
-        bpf.map_update(self._fds["limits"], _u32(index), value)
+        self._limits.set(place, layout.LIMIT.packer.pack(*packets, int(basis == "dns"), 0))
 
-    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False, limit: int = 0) -> None:
+    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False) -> None:
         """Start counting on an interface. Nothing is counted on one that was not added.
 
         Args:
             dev: Its index, or the key of an ENI in a task's namespace.
             vlan: Of a branch ENI, else 0.
-            limit: Index of its entry for `set_limit`; it cannot be changed later.
             trunk: What is tagged on it belongs to branch ENIs, each met by its first packet.
         """
         if trunk:
@@ -96,7 +96,7 @@ class Maps:
         key = layout.ENI_KEY.packer.pack(dev, vlan)
         size = layout.ENI.packer.size
         if bpf.map_lookup(self._fds["enis"], key, size) is None:
-            value = _u32(limit).ljust(size, b"\0")
+            value = _u32(self._limits.add((dev, vlan))).ljust(size, b"\0")
             bpf.map_update(self._fds["enis"], key, value)
 
     def remove_eni(self, dev: int) -> None:
@@ -105,6 +105,7 @@ class Maps:
         for (found, vlan), _ in list(self._rows("enis")):
             if found == dev:
                 bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
+        self._limits.forget(dev)
 
     def add_veth(self, ifindex: int) -> None:
         """Say that packets from this interface have an owner even without a tag."""

@@ -49,7 +49,7 @@ class KubernetesEvents:
         if missing:
             raise NeedError(
                 f"[alerts] kubernetes_events: no service account of a pod here ({missing[0]}):"
-                " let the pod have one (automountServiceAccountToken), or turn this off"
+                " let the pod have one (in the chart kubernetesEvents.enabled), or turn this off"
             )
         shown = f"[{host}]" if ":" in host else host
         self._url = f"https://{shown}:{port}/api/v1/namespaces/{_NAMESPACE}/events"

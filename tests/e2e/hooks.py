@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from tests.lab.awsvpc import AwsvpcTask
 from tests.lab.lab import Lab
 
 HERE = "tests.e2e.hooks"
@@ -61,6 +62,13 @@ def burst(lab: Lab, count: int, seconds: float) -> list[float]:
     """Queries from the node to its resolver, evenly over some time; the moment of each."""
     argv = [sys.executable, "-m", HERE, "burst", str(count), str(seconds)]
     moments: list[float] = json.loads(lab.node_exec(argv).stdout)
+    return moments
+
+
+def burst_in(task: AwsvpcTask, count: int, seconds: float) -> list[float]:
+    """The same from a task's network namespace."""
+    argv = [sys.executable, "-m", HERE, "burst", str(count), str(seconds)]
+    moments: list[float] = json.loads(task.exec(argv).stdout)
     return moments
 
 

@@ -24,6 +24,7 @@ from tests.lab.lab import Lab
 UNIT = Path(__file__).parents[2] / "deploy/systemd/eni53.service"
 SYSTEMD = "/lib/systemd/systemd"
 RESOLVER = "10.53.0.2"
+RECORDINGS = "/run/eni53/recordings"
 _GET = (
     "import sys, urllib.request as u;"
     " sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())"
@@ -59,6 +60,9 @@ class Systemd:
         (units / "eni53.service.d/lab.conf").write_text(
             f"[Service]\nExecStart=\nExecStart={ENI53} agent {' '.join(sockets)}\n"
             "BindPaths=/mnt:/proc\n"
+            # Within all that the unit forbids, as the agent itself.
+            f"ExecStartPre=mkdir -p {RECORDINGS}\n"
+            f"ExecStartPre=sh -c 'head -c 1M /dev/zero >>{RECORDINGS}/1'\n"
         )
         flags = ["-m", "-u", "-i", "-p", "-C", "-f", "--propagation", "private"]
         argv = ["unshare", *flags, "sh", "-c", _BOOT, "sh", str(lab.directory), SYSTEMD]
@@ -117,7 +121,7 @@ def get(lab: Lab, path: str) -> str | None:
 
 def test_the_unit_as_it_is_counts_and_names(lab: Lab, systemd: Systemd) -> None:
     """It starts, counts a bridge task and an awsvpc task's own ENI, stops with success, and leaves
-    its runtime directory, which RuntimeDirectoryPreserve keeps, empty.
+    nothing in its runtime directory but recordings, which RuntimeDirectoryPreserve keeps.
     """
     assert Path(SYSTEMD).exists(), "systemd is not installed"
     one = lab.run_task("checkout")
@@ -141,7 +145,11 @@ def test_the_unit_as_it_is_counts_and_names(lab: Lab, systemd: Systemd) -> None:
     assert systemd.ctl("stop", "eni53.service").returncode == 0
     shown = systemd.ctl("show", "-p", "Result,ExecMainStatus", "eni53.service").stdout
     assert shown.split() == ["Result=success", "ExecMainStatus=0"]
-    assert systemd.inside("ls", "-A", "/run/eni53").stdout == ""
+    assert systemd.inside("ls", "-A", "/run/eni53").stdout == "recordings\n"
+    assert systemd.ctl("start", "eni53.service").returncode == 0
+    assert systemd.ctl("stop", "eni53.service").returncode == 0
+    size = systemd.inside("stat", "-c", "%s", f"{RECORDINGS}/1").stdout
+    assert int(size) == 2 << 20  # the first start's, and the second's
     own.remove()
     one.remove()
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from eni53.kernel import bpf, layout
-from eni53.kernel.layout import SLOT_NS
+from eni53.kernel.layout import SLOT_NS, TASK_DEV
 from eni53.kernel.levels import Crossing, Watch
+from eni53.kernel.limits import Limits
 from eni53.kernel.ring import Ring
 
 from . import frames as f
@@ -24,6 +25,7 @@ WINDOW = layout.SETTINGS["WINDOW_SLOTS"]
 ROOM = layout.SETTINGS["CROSSINGS_PAGES"] * Ring.PAGE
 PARTS = (0.7, 0.9)
 NEVER = 2**64 - 1
+OTHER = 1  # the loopback device: besides the bench's own, frames can be run on it
 _RECORD = 8 + layout.CROSSING.packer.size
 _ENI = layout.ENI.packer
 
@@ -41,7 +43,7 @@ def watch(bench: Kernel) -> Iterator[Watch]:
     watch.read()
     yield watch
     watch.close()
-    bench.maps.set_limit(0, (NEVER,) * 3, "linklocal")
+    bench.maps.set_limit(None, (NEVER,) * 3, "linklocal")
 
 
 def send(kernel: Kernel, frame: bytes, times: int, **fields: int) -> None:
@@ -170,39 +172,73 @@ def test_each_basis_has_its_own_packets(
         assert packets(watch.read()) == [70]
     finally:
         watch.close()
-        bench.maps.set_limit(0, (NEVER,) * 3, "linklocal")
+        bench.maps.set_limit(None, (NEVER,) * 3, "linklocal")
 
 
-def test_an_eni_with_a_limit_of_its_own(bench: Kernel, watch: Watch) -> None:
-    """It is woken for at its own; a limit that is known already has its index again."""
-    index = watch.index_of(40)
-    assert index > 0
-    assert (watch.index_of(40), watch.index_of(100)) == (index, 0)
-    bench.maps.remove_eni(bench.dev)
-    bench.maps.add_eni(bench.dev, limit=index)
+def test_an_eni_whose_limit_is_known_later(bench: Kernel, watch: Watch) -> None:
+    """Woken for at the default until then, at its own from then on, and what it counted stays."""
+    bench.maps.add_eni(OTHER)
     calm_slot()
     send(bench, QUERY, 60)
-    assert packets(watch.read()) == [28, 36, 41]
+    assert watch.read() == []
+    watch.follow({(bench.dev, 0): 40})
+    send(bench, QUERY, 1)
+    assert packets(watch.read()) == [61]
+    assert sum(slot.linklocal for slot in bench.maps.read().enis[bench.dev, 0].slots) == 61
+    send(bench, QUERY, 80, ifindex=OTHER)
+    assert [(c.place, c.packets) for c in watch.read()] == [((OTHER, 0), 70)]
+    bench.maps.remove_eni(OTHER)
 
 
-def test_a_branch_eni_has_the_default(bench: Kernel, watch: Watch) -> None:
-    """A VLAN of a trunk is met by its first packet: nobody has told the kernel of its limit."""
+def test_the_next_eni_of_a_device_has_the_default_again(bench: Kernel, watch: Watch) -> None:
+    """Its predecessor's limit is not its own, though its place is the same."""
+    watch.follow({(bench.dev, 0): 40})
     bench.maps.remove_eni(bench.dev)
-    bench.maps.add_eni(bench.dev, trunk=True, limit=watch.index_of(40))
-    tagged = f.ipv4(f.udp(), f.UDP, "10.0.0.2", tags=[(f.VLAN, 7)])
+    bench.maps.add_eni(bench.dev)
     calm_slot()
-    send(bench, tagged, 80)
-    assert [(c.place, c.packets) for c in watch.read()] == [((bench.dev, 7), 70)]
-    send(bench, QUERY, 30)
-    assert [(c.place, c.packets) for c in watch.read()] == [((bench.dev, 0), 28)]
+    send(bench, QUERY, 80)
+    assert packets(watch.read()) == [70]
+    watch.follow({(bench.dev, 0): 40})
+    send(bench, QUERY, 1)
+    assert packets(watch.read()) == [81]
 
 
-def test_more_limits_than_there_is_room_for(bench: Kernel, watch: Watch) -> None:
-    """The default, rather than somebody else's."""
+def test_a_task_eni_has_a_limit_of_its_own(bench: Kernel, watch: Watch, in_task: Kernel) -> None:
+    """By the key it is counted under."""
+    watch.follow({(in_task.dev, 0): 40})
+    calm_slot()
+    for _ in range(60):
+        in_task.run("task_egress", QUERY)
+    assert [(c.place, c.packets) for c in watch.read()] == [
+        ((TASK_DEV, 0), fewest) for fewest in (28, 36, 41)
+    ]
+
+
+def test_a_branch_eni_has_a_limit_of_its_own(bench: Kernel, watch: Watch) -> None:
+    """From its first packet, if it was known; one that the kernel met by itself has the default."""
+    bench.maps.remove_eni(bench.dev)
+    bench.maps.add_eni(bench.dev, trunk=True)
+    bench.maps.add_eni(bench.dev, 7)
+    branches = {(bench.dev, vlan): 40 for vlan in (7, 8)}
+    watch.follow(branches)
+    calm_slot()
+    for vlan in (7, 8):
+        tagged = f.ipv4(f.udp(), f.UDP, "10.0.0.2", tags=[(f.VLAN, vlan)])
+        send(bench, tagged, 80)
+        watch.follow(branches)
+    found = [(crossing.place, crossing.packets) for crossing in watch.read()]
+    of_seven = [((bench.dev, 7), fewest) for fewest in (28, 36, 41)]
+    assert found == [*of_seven, ((bench.dev, 8), 70)]
+
+
+def test_more_enis_than_there_is_room_for(bench: Kernel, watch: Watch) -> None:
+    """The last has the default, rather than somebody else's; room that is free again is used."""
     room = layout.SETTINGS["MAX_ENIS"]
-    indexes = [watch.index_of(1000 + number) for number in range(room + 5)]
-    assert indexes[: room - 1] == list(range(1, room))
-    assert set(indexes[room - 1 :]) == {0}
+    limits = Limits(bench.loaded.maps["limits"], room)
+    assert {limits.add((dev, 0)) for dev in range(room + 5)} == set(range(room))
+    limits.forget(3)
+    assert limits.add((room + 9, 0)) > 0
+    assert limits.add((room + 10, 0)) == 0
 
 
 @pytest.mark.parametrize("parts", [(0.7, 0.9), (0.55, 0.57), (0.07, 0.29)])

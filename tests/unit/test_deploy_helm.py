@@ -13,7 +13,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from eni53 import __version__, config
+from eni53.errors import NeedError
+from eni53.sinks import kube_event
+from eni53.sinks.kube_event import to_event
 
+from tests.fixtures.alerts import alert
 from tests.fixtures.chart import CHART, ROOT, pod_spec, render
 
 SCRAPED: dict[str, Any] = {
@@ -33,12 +37,17 @@ EVERYTHING: dict[str, Any] = SCRAPED | {
     "podAnnotations": {"a": "b"},
     "serviceAccount": {"create": True, "name": "watcher", "annotations": {"a": "b"}},
     "updateStrategy": {"maxUnavailable": 3},
+    "kubernetesEvents": {"enabled": True},
 }
+EVENTS: dict[str, Any] = {"kubernetesEvents": {"enabled": True}}
 OLDEST, NEWEST = "1.25", "1.37"
-EVERY_VALUE = [{}, SCRAPED, EVERYTHING, {"privileged": True}, {"serviceAccount": {"create": False}}]
+EVERY_VALUE = [
+    {}, SCRAPED, EVERYTHING, {"privileged": True}, {"serviceAccount": {"create": False}}, EVENTS,
+]  # fmt: skip
+NAMES = ["default", "scraped", "all", "priv", "no-sa", "events"]
 
 
-@pytest.mark.parametrize("values", EVERY_VALUE, ids=["default", "scraped", "all", "priv", "no-sa"])
+@pytest.mark.parametrize("values", EVERY_VALUE, ids=NAMES)
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubernetes_takes_what_is_rendered(values: dict[str, Any], version: str) -> None:
     """By the API's own schema, unknown fields refused, in the oldest version the chart allows."""
@@ -48,7 +57,7 @@ def test_kubernetes_takes_what_is_rendered(values: dict[str, Any], version: str)
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={OLDEST}.0-0"
 
 
-@pytest.mark.parametrize("values", EVERY_VALUE, ids=["default", "scraped", "all", "priv", "no-sa"])
+@pytest.mark.parametrize("values", EVERY_VALUE, ids=NAMES)
 def test_helm_lint_finds_nothing(values: dict[str, Any]) -> None:
     """But for the icon, which a node agent has none of."""
     report = helm.lint(CHART, values, strict=True)
@@ -68,6 +77,8 @@ def test_helm_lint_finds_nothing(values: dict[str, Any]) -> None:
         ({"updateStrategy": {"maxUnavailable": "0%"}}, "/updateStrategy/maxUnavailable"),
         ({"podMonitor": {"interval": "15"}}, "/podMonitor/interval"),
         ({"dnsPolicy": "ClusterFirst"}, "/dnsPolicy"),
+        ({"kubernetesEvents": {"enabled": "true"}}, "/kubernetesEvents/enabled"),
+        ({"kubernetesEvents": {"on": True}}, "/kubernetesEvents"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], named: str) -> None:
@@ -114,6 +125,68 @@ def test_it_sees_the_node_and_asks_no_api_server() -> None:
     assert spec["automountServiceAccountToken"] is False
     assert render()["ServiceAccount"]["automountServiceAccountToken"] is False
     assert spec["tolerations"] == [{"operator": "Exists"}]
+    assert not any("projected" in volume for volume in spec["volumes"])
+    assert {"Role", "RoleBinding"}.isdisjoint(render())
+    assert {variable["name"] for variable in spec["containers"][0]["env"]} == {"HOST_IP"}
+
+
+def test_events_get_a_token_and_the_least_right_for_them() -> None:
+    """Create, and no more, where the sink writes; by the account that the pod runs as."""
+    for values in (EVENTS, EVERYTHING):
+        manifests = render(values, namespace="watching")
+        role, binding = manifests["Role"], manifests["RoleBinding"]
+        assert role["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]
+        written = to_event(alert(), "node")["metadata"]["namespace"]
+        assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == written
+        assert binding["roleRef"]["kind"] == "Role"
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        spec = manifests["DaemonSet"]["spec"]["template"]["spec"]
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": spec["serviceAccountName"], "namespace": "watching"}
+        ]
+        assert spec["automountServiceAccountToken"] is False
+    names = {
+        render(EVENTS, namespace=namespace)["Role"]["metadata"]["name"] for namespace in ("a", "b")
+    }
+    assert len(names) == 2  # both are in `default`
+
+
+def test_the_sink_finds_what_is_mounted_for_events(tmp_path: Path) -> None:
+    """Laid out as the kubelet does, in links that it exchanges, the sink takes it; and it is on."""
+    spec = pod_spec(EVENTS)
+    container = spec["containers"][0]
+    (volume,) = (v["projected"] for v in spec["volumes"] if "projected" in v)
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "account")
+    assert (mount["mountPath"], mount["readOnly"]) == (str(kube_event.ACCOUNT), True)
+    assert "subPath" not in mount  # such a file is never replaced
+    token, authority = (source for source in volume["sources"])
+    assert 600 <= token["serviceAccountToken"]["expirationSeconds"] <= 3600
+    (tmp_path / "..data").mkdir()
+    for path in (
+        token["serviceAccountToken"]["path"],
+        *(item["path"] for item in authority["configMap"]["items"]),
+    ):
+        (tmp_path / "..data" / path).touch()
+        (tmp_path / path).symlink_to(f"..data/{path}")
+
+    variables = {v["name"]: v.get("value") or v["valueFrom"] for v in container["env"]}
+    assert variables.pop("NODE_NAME") == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    del variables["HOST_IP"]
+    assert config.load(None, variables, {}).alerts.kubernetes_events
+    given = {"KUBERNETES_SERVICE_HOST": "172.20.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    kube_event.KubernetesEvents(given, tmp_path)
+    (tmp_path / "token").unlink()
+    with pytest.raises(NeedError):
+        kube_event.KubernetesEvents(given, tmp_path)
+
+
+def test_events_do_not_give_the_right_to_every_pod_of_the_namespace() -> None:
+    """Whose account is `default` unless they say otherwise."""
+    with pytest.raises(helm.HelmRenderError, match=r"serviceAccount\.create"):
+        render(EVENTS | {"serviceAccount": {"create": False}})
+    own = render(EVENTS | {"serviceAccount": {"create": False, "name": "watcher"}})
+    assert own["RoleBinding"]["subjects"][0]["name"] == "watcher"
+    assert "ServiceAccount" not in own
 
 
 def test_nothing_of_the_node_is_written_but_its_own_directory() -> None:
@@ -165,7 +238,8 @@ def test_what_prometheus_gets_is_what_the_rules_ask_for() -> None:
     job = plain["scrape_configs"][0]
     assert endpoint["honorLabels"] is job["honor_labels"] is True
     assert spec["sampleLimit"] == job["sample_limit"]
-    relabelled = {row["targetLabel"]: row for row in endpoint["relabelings"]}
+    relabelings = endpoint["relabelings"]
+    relabelled = {row["targetLabel"]: row for row in relabelings if "targetLabel" in row}
     assert relabelled["job"]["replacement"] == job["job_name"]
     assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"]
 

@@ -38,6 +38,13 @@ def test_close_and_over_are_two_findings(state, code, severity):
     assert finding.workload == finding.evidence["top_workload"]
 
 
+def test_over_is_said_only_beside_a_peak_that_is_over():
+    """The state lasts until it is calm; 970 of 1024 are not over the limit."""
+    one = usage("exceeded")
+    (finding,) = findings(replace(one, peak_pps={**one.peak_pps, "linklocal": 970.0}))
+    assert (finding.code, finding.severity) == ("near-limit", "critical")
+
+
 def test_calm_says_nothing():
     """No finding for an ENI that is ok."""
     assert findings(usage("ok")) == []

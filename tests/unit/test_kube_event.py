@@ -166,7 +166,7 @@ def test_without_a_service_account_it_does_not_start(account, missing, word):
         environ = {}
     else:
         (account / missing).unlink()
-    with pytest.raises(NeedError, match="automountServiceAccountToken") as caught:
+    with pytest.raises(NeedError, match=r"kubernetesEvents\.enabled") as caught:
         KubernetesEvents(environ, account)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)

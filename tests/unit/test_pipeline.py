@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from eni53.config import Config
+from eni53.config_table import LimitSection
 from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import PAUSE, Workloads
 from eni53.kernel.layout import TASK_DEV
@@ -91,11 +92,28 @@ class TestBranches:
     def test_one_is_known_by_its_first_packet(self, node):
         """Named by its MAC; not shown before it has sent anything."""
         node.branches(Branch(TRUNK, 100, MAC))
+        node.kernel.overflow[BRANCH] = {}  # the kernel side was told of it: for its limit
         assert [usage.eni.label for usage in node.update()] == [HOST.label]
         node.kernel.send(3, eni=BRANCH)
         branch = node.update()[1]
         assert branch.eni == Eni(IDS[MAC], MAC, "ens5", "host", TRUNK, 100)
         assert (branch.packets, branch.limit_pps) == (3, 1024)
+
+    def test_its_limit_is_known_before_it_is_met(self, node):
+        """For the kernel side to wake us at it; what is shown has the same."""
+        label, late = IDS[MAC], "mac:02:00:00:00:07:77"
+        node.pipeline = Pipeline(
+            Config(limit=LimitSection(per_eni={label: 40, late: 50})),
+            node.workloads, CgroupTree(None), 100 * 10**9,
+        )  # fmt: skip
+        node.pipeline.add_eni(HOST)
+        node.pipeline.add_eni(of_task(late))
+        node.branches(Branch(TRUNK, 100, MAC))
+        expected = {ENI: 1024, TASK: 50, BRANCH: 40}
+        assert node.pipeline.limits == expected
+        node.kernel.send(3, eni=BRANCH)
+        shown = {(usage.eni.ifindex, usage.eni.vlan): usage.limit_pps for usage in node.update()}
+        assert shown == node.pipeline.limits == expected
 
     def test_one_that_nobody_knows_goes_by_its_vlan(self, node):
         """And keeps that name when it becomes known."""

@@ -35,6 +35,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* In `default`, where another namespace's release may have one too. */}}
+{{- define "eni53.eventsRole" -}}
+{{- printf "%s-%s-events" (include "eni53.fullname" .) .Release.Namespace }}
+{{- end }}
+
 {{- define "eni53.loopback" -}}
 {{- if has .Values.listen.address (list "127.0.0.1" "[::1]") }}true{{ end }}
 {{- end }}
