@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 from ..alerts import drops
 from ..model import CLASSES, STATES, Count, Eni, EniUsage, Slot, Workload
+from ..rates import RING_SLOTS
 from .recording import Second, Top
 
-KEPT_SLOTS = 6000
+KEPT_SLOTS = 6000 + RING_SLOTS
+"""Ten minutes, and what a reader of all ten may be late by."""
 TOP = 5
 _MOST = 0xFFFE
 _UNKNOWN = 0xFFFF
+# An agent that is asked for its snapshot may be anybody: what it says must fit into a frame.
+_MOST_PACKETS = 2**64 - 1
+_MOST_PPS = 1e30
 _HEAD = struct.Struct("<QBqBB")  # slot, state, driver's count or -1, classes, rows
 _CLASS = struct.Struct("<BQf")  # class, packets, pps
 _ROW = struct.Struct("<HQff")  # name, packets, pps, share
@@ -110,8 +115,8 @@ class EniRing:
         for slot in slots:
             if max(self._next, now - KEPT_SLOTS) <= slot.number < now:
                 at = slot.number % KEPT_SLOTS
-                self._linklocal[at] = min(slot.linklocal, _MOST)
-                self._dns[at] = min(slot.dns, _MOST)
+                self._linklocal[at] = _fitting(slot.linklocal)
+                self._dns[at] = _fitting(slot.dns)
                 self.sent_at = max(self.sent_at, slot.number)
         self._next = max(self._next, now)
 
@@ -161,15 +166,18 @@ class EniRing:
     def _packed(self, usage: EniUsage, now: int) -> bytes:
         dropped = drops(usage)
         classes = [
-            _CLASS.pack(CLASSES.index(name), count.packets, count.pps)
+            _CLASS.pack(
+                CLASSES.index(name), min(count.packets, _MOST_PACKETS), min(count.pps, _MOST_PPS)
+            )
             for name, count in usage.classes.items()
-            if count.packets
+            if count.packets and name in CLASSES
         ]
         rows = []
         for row in [row for row in usage.workloads if row.pps][:TOP]:
             name = self._names.hold(row.workload, row.via)
             if name is not None:
-                rows.append(_ROW.pack(name, row.packets, row.pps, row.share))
+                packets, pps = min(row.packets, _MOST_PACKETS), min(row.pps, _MOST_PPS)
+                rows.append(_ROW.pack(name, packets, pps, min(row.share, 1.0)))
         head = _HEAD.pack(
             now,
             STATES.index(usage.state),
@@ -178,6 +186,11 @@ class EniRing:
             len(rows),
         )
         return b"".join([head, *classes, *rows])
+
+
+def _fitting(packets: int) -> int:
+    # Less than nothing: read while two processors opened the slot at the same instant.
+    return _UNKNOWN if packets < 0 else min(packets, _MOST)
 
 
 def _classes(frame: bytes) -> Iterator[tuple[int, int, float]]:
