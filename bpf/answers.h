@@ -7,11 +7,11 @@
 #ifndef ENI53_ANSWERS_H
 #define ENI53_ANSWERS_H
 
-#include "maps.h"
+#include "spans.h"
 
 #define DNS_FLAG_RESPONSE 0x80      /* QR, in the first byte of the flags */
 #define DNS_RCODE 0x0f              /* in the second */
-#define QUERY_WAIT_NS 5000000000ULL /* past it nobody waits: port and id are another query's now */
+#define QUERY_WAIT_NS 5000000000LL  /* past it nobody waits: port and id are another query's now */
 
 struct dns_header {
     u16 id;
@@ -45,12 +45,21 @@ static __always_inline struct query *query_place(u64 hash)
     return queries.lookup(&place);
 }
 
+static __always_inline struct eni *eni_of(const struct query *query)
+{
+    struct eni_key key = { .dev = query->dev, .vlan = query->vlan };
+
+    return enis.lookup(&key);
+}
+
 static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
-                                           const struct packet *p, u64 now_ns)
+                                           const struct packet *p, struct eni *eni, u64 now_ns)
 {
     struct dns_header dns;
     struct query *query;
-    u64 hash;
+    struct eni *other;
+    u64 hash, span;
+    s64 age;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
@@ -61,13 +70,22 @@ static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
     query = query_place(hash);
     if (!query)
         return;
-    if (query->fingerprint && now_ns - query->sent_ns < QUERY_WAIT_NS) {
+    age = now_ns - query->sent_ns;  /* below 0: another processor has been faster */
+    if (query->fingerprint && age < QUERY_WAIT_NS) {
         if (query->fingerprint == hash)
             return;     /* a retransmission: latency counts from the first try */
         note(STAT_QUERY_EVICTED);
+        other = age < UNANSWERED_NS ? eni_of(query) : 0;
+        if (other)
+            waits_no_more(other, query);
     }
+    span = present_span(eni, now_ns);
+    query->span = span;
+    query->dev = dev;
+    query->vlan = p->vlan;
     query->sent_ns = now_ns;
     query->fingerprint = hash;
+    count_waiting(eni, span);
 }
 
 static __always_inline void count_latency(struct eni *eni, u64 ns)
@@ -83,24 +101,35 @@ static __always_inline void count_latency(struct eni *eni, u64 ns)
     __sync_fetch_and_add(&eni->latency_sum_ns, ns);
 }
 
-static __always_inline void count_answer(struct __sk_buff *skb, u32 dev,
-                                         const struct packet *p, struct eni *eni)
+static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
 {
+    struct eni_key key = { .dev = dev, .vlan = p->vlan };
     struct dns_header dns;
     struct query *query;
-    u64 hash;
+    struct eni *eni;
+    u64 hash, waited_ns;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
         return;
     if (!(dns.flags & DNS_FLAG_RESPONSE))
         return;
-    __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
+    eni = enis.lookup(&key);
+    if (eni)
+        __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
     hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
     query = query_place(hash);
     if (!query || query->fingerprint != hash)
         return;
-    count_latency(eni, bpf_ktime_get_ns() - query->sent_ns);
+    /* A branch ENI that nobody could be told apart: its queries were counted with the trunk. */
+    if (query->vlan != p->vlan)
+        eni = eni_of(query);
+    if (!eni)
+        return;
+    waited_ns = bpf_ktime_get_ns() - query->sent_ns;
+    count_latency(eni, waited_ns);
+    if (waited_ns < UNANSWERED_NS)
+        waits_no_more(eni, query);
     query->fingerprint = 0;
 }
 
