@@ -64,14 +64,13 @@ def reply(
 
 
 def _waiting(kernel: Kernel) -> Iterator[tuple[bytes, list[int]]]:
-    table = kernel.loaded.maps["queries"]
-    for place in range(layout.SETTINGS["QUERY_SLOTS"]):
-        key = struct.pack("=I", place)
-        value = bpf.map_lookup(table, key, _QUERY.size)
-        assert value is not None
-        words = list(_QUERY.unpack(value))
-        if words[0]:
-            yield key, words
+    table, room = kernel.loaded.maps["queries"], layout.SETTINGS["QUERY_SLOTS"]
+    for keys, values in bpf.map_items(table, 4, _QUERY.size, room):
+        for (place,), words in zip(
+            struct.iter_unpack("=I", keys), _QUERY.iter_unpack(values), strict=True
+        ):
+            if words[0]:
+                yield struct.pack("=I", place), list(words)
 
 
 def grow_older(kernel: Kernel, seconds: float) -> None:
@@ -82,7 +81,7 @@ def grow_older(kernel: Kernel, seconds: float) -> None:
 
 
 def disguise(kernel: Kernel) -> None:
-    """All queries that wait are now others of the same place: whoever asks again pushes them out."""
+    """All queries that wait are now others in the same place: to ask again pushes them out."""
     for key, (fingerprint, *rest) in _waiting(kernel):
         # The place is in the upper half.
         bpf.map_update(kernel.loaded.maps["queries"], key, _QUERY.pack(fingerprint ^ 1, *rest))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from eni53.kernel import bpf, layout
+from eni53.kernel.attach import EGRESS, ENI_HOOKS, INGRESS, TASK_HOOKS, Hooks
 
 from . import frames as f
 from .kernel import Kernel
@@ -41,7 +43,7 @@ def test_an_answer_in_time_and_none(bench: Kernel) -> None:
     assert unanswered(bench, later_s=FINAL_S) == 2
 
 
-@pytest.mark.parametrize(("waited_s", "wanted"), [(1.8, 0), (2.05, 1), (4.0, 1)])
+@pytest.mark.parametrize(("waited_s", "wanted"), [(1.0, 0), (2.05, 1), (4.0, 1)])
 def test_an_answer_that_comes_late(bench: Kernel, waited_s: float, wanted: int) -> None:
     """After two seconds nobody has waited for it: it has a latency, and its query stays counted."""
     bench.forget()
@@ -58,11 +60,15 @@ def test_an_answer_that_comes_late(bench: Kernel, waited_s: float, wanted: int) 
 def test_a_retransmission_is_the_same_query(bench: Kernel) -> None:
     """Asked three times and answered once is answered; asked three times in vain counts once."""
     bench.forget()
+    before = bench.maps.read().stats["query_evicted"]
     one, two = fresh(), fresh()
     for identity in (one, two, one, two, one, two):
         ask(bench, identity)
     reply(bench, one)
+    grow_older(bench, 2.5)
+    ask(bench, two)
     assert unanswered(bench) == 1
+    assert bench.maps.read().stats["query_evicted"] == before
 
 
 def test_who_asks_again_after_five_seconds_asks_anew(bench: Kernel) -> None:
@@ -105,22 +111,19 @@ def test_ipv6(bench: Kernel) -> None:
         ask(bench, identity, resolver=RESOLVER6)
     reply(bench, two, resolver=RESOLVER6)
     assert unanswered(bench) == 1
-    reply(bench, one, resolver=RESOLVER6)
-    bench.maps.remove_eni(0)  # of another: what is known of this one stays
-    assert unanswered(bench) == 1, "it has been told, and does not fall"
 
 
-@pytest.mark.parametrize(("age_s", "wanted"), [(0.0, 1), (1.8, 1), (2.05, 2)])
+@pytest.mark.parametrize(("age_s", "wanted"), [(0.0, 1), (1.0, 1), (2.05, 2)])
 def test_a_query_that_lost_its_place(bench: Kernel, age_s: float, wanted: int) -> None:
     """While it could have been answered nobody knows, so it is not counted; later it is settled."""
     bench.forget()
-    before = counters(bench), bench.maps.read().stats["query_evicted"]
+    before = bench.maps.read().stats["query_evicted"]
     identity = fresh()
     ask(bench, identity)
     disguise(bench)
     grow_older(bench, age_s)
     ask(bench, identity)
-    assert bench.maps.read().stats["query_evicted"] == before[1] + 1
+    assert bench.maps.read().stats["query_evicted"] == before + 1
     assert unanswered(bench) == wanted
 
 
@@ -220,6 +223,12 @@ def test_places_come_round_again(bench: Kernel, looks_often: bool) -> None:
     assert unanswered(bench) == len(sent)
 
 
+@pytest.mark.parametrize("hooks", [ENI_HOOKS, TASK_HOOKS])
+def test_answers_are_looked_for_before_queries(hooks: Hooks) -> None:
+    """Attached the other way round, the first queries would have answers that nobody has seen."""
+    assert [INGRESS, EGRESS] == [direction for _, direction in hooks]
+
+
 def test_processors_that_open_a_span_at_once(bench: Kernel) -> None:
     """One was held up between looking and writing: what the other has counted stays unsettled."""
     bench.forget()
@@ -245,33 +254,27 @@ def test_processors_at_work_together(bench: Kernel) -> None:
     """Two ask and are answered at once, over several spans: at no moment is one unanswered."""
     bench.forget()
     stop = threading.Event()
-    failed: list[BaseException] = []
 
-    def work(first: int) -> None:
-        try:
-            identity = first
-            while not stop.is_set():
-                identity = first + (identity + 1) % 10000
-                ask(bench, identity)
-                reply(bench, identity)
-        except BaseException as error:
-            failed.append(error)
+    def work(first: int) -> int:
+        done = 0
+        while not stop.is_set():
+            ask(bench, first + done % 10000)
+            reply(bench, first + done % 10000)
+            done += 1
+        return done
 
-    workers = [threading.Thread(target=work, args=(first,)) for first in (20000, 40000)]
-    for worker in workers:
-        worker.start()
-    try:
+    with ThreadPoolExecutor() as pool:
+        workers = [pool.submit(work, first) for first in (20000, 40000)]
         end = time.monotonic() + 3.5
-        while time.monotonic() < end:
-            assert unanswered(bench, later_s=0) == 0
-            time.sleep(0.02)
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
-    assert not failed
+        try:
+            while time.monotonic() < end:
+                assert unanswered(bench, later_s=0) == 0
+                time.sleep(0.02)
+        finally:
+            stop.set()
+    asked = sum(worker.result() for worker in workers)
     assert unanswered(bench) == 0
-    assert sum(counters(bench).responses.values()) > 1000
+    assert counters(bench).responses == {0: asked}
 
 
 def test_the_counter_does_not_fall(bench: Kernel) -> None:
