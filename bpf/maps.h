@@ -123,6 +123,10 @@ struct query {
     u32 vlan;
 };
 
+struct query_set {
+    struct query queries[QUERY_WAYS];
+};
+
 /* A name that a client on another node asked for here, under the hash of name and type. */
 struct ask {
     u64 at_ns;
@@ -153,7 +157,7 @@ BPF_ARRAY(limits, struct limit, MAX_ENIS);
 BPF_RINGBUF_OUTPUT(crossings, CROSSINGS_PAGES);
 BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
 BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
-BPF_ARRAY(queries, struct query, QUERY_SLOTS);
+BPF_ARRAY(queries, struct query_set, QUERY_SETS);
 BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
 BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);

@@ -76,7 +76,7 @@ def test_what_the_limit_drops_is_unanswered() -> None:
 
 
 def test_an_agent_that_looks_seldom(lab: Lab) -> None:
-    """It stands still for longer than the kernel keeps any moment apart, and is right afterwards."""
+    """It stands still for longer than the kernel keeps moments apart, and is right afterwards."""
     with Agent(lab) as agent:
         assert agent.process is not None
         os.kill(agent.process.pid, signal.SIGSTOP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +22,8 @@ FINAL_S = (layout.SPANS - 1) * layout.SPAN_NS / 1e9
 
 _identities = itertools.count(100)
 _QUERY = struct.Struct("=QQQII")  # fingerprint, sent_ns, span, dev, vlan
+_SETS, _WAYS = layout.SETTINGS["QUERY_SETS"], layout.SETTINGS["QUERY_WAYS"]
+_Query = tuple[int, ...]
 
 
 def fresh() -> int:
@@ -63,28 +65,47 @@ def reply(
         kernel.run(program, f.ipv4(carried, f.UDP, CLIENT4, resolver, tags=tags))
 
 
-def _waiting(kernel: Kernel) -> Iterator[tuple[bytes, list[int]]]:
-    table, room = kernel.loaded.maps["queries"], layout.SETTINGS["QUERY_SLOTS"]
-    for keys, values in bpf.map_items(table, 4, _QUERY.size, room):
-        for (place,), words in zip(
-            struct.iter_unpack("=I", keys), _QUERY.iter_unpack(values), strict=True
-        ):
-            if words[0]:
-                yield struct.pack("=I", place), list(words)
+def _change(kernel: Kernel, change: Callable[[list[_Query]], list[_Query]]) -> None:
+    """Put in place of each set's queries, if there are any, what *change* makes of them."""
+    table, size = kernel.loaded.maps["queries"], _QUERY.size * _WAYS
+    free = (0,) * 5
+    for keys, values in bpf.map_items(table, 4, size, _SETS):
+        for number in range(len(keys) // 4):
+            value = values[number * size : (number + 1) * size]
+            waiting = [words for words in _QUERY.iter_unpack(value) if words[0]]
+            if not waiting:
+                continue
+            changed = change(waiting)
+            changed += [free] * (_WAYS - len(changed))
+            packed = b"".join(_QUERY.pack(*words) for words in changed)
+            bpf.map_update(table, bytes(keys[number * 4 : number * 4 + 4]), packed)
 
 
 def grow_older(kernel: Kernel, seconds: float) -> None:
     """All queries that wait were sent that much earlier."""
-    for key, (fingerprint, sent_ns, *rest) in _waiting(kernel):
-        value = _QUERY.pack(fingerprint, sent_ns - int(seconds * 1e9), *rest)
-        bpf.map_update(kernel.loaded.maps["queries"], key, value)
+    _change(kernel, lambda waiting: [
+        (fingerprint, sent_ns - int(seconds * 1e9), *rest)
+        for fingerprint, sent_ns, *rest in waiting
+    ])  # fmt: skip
 
 
-def disguise(kernel: Kernel) -> None:
-    """All queries that wait are now others in the same place: to ask again pushes them out."""
-    for key, (fingerprint, *rest) in _waiting(kernel):
-        # The place is in the upper half.
-        bpf.map_update(kernel.loaded.maps["queries"], key, _QUERY.pack(fingerprint ^ 1, *rest))
+def clear(kernel: Kernel) -> None:
+    """No query waits."""
+    _change(kernel, lambda _: [])
+
+
+def crowd(kernel: Kernel) -> None:
+    """All sets with a query are full of younger ones: to ask for it again pushes it out, for it is
+    another query now, of the same set.
+    """
+
+    def change(waiting: list[_Query]) -> list[_Query]:
+        (fingerprint, sent_ns, *rest), *_ = waiting
+        # The set is in the upper half.
+        strangers = [(fingerprint ^ (2 + n), sent_ns + n, 0, 0, 0) for n in range(1, _WAYS)]
+        return [(fingerprint ^ 1, sent_ns, *rest), *strangers]
+
+    _change(kernel, change)
 
 
 def counters(kernel: Kernel, vlan: int = 0, *, later_s: float = 0.0) -> EniCounters:
