@@ -77,6 +77,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         counters=view.counters,
         allowances=view.allowances,
         minutes_to_limit=view.minutes_to_limit,
+        unanswered=view.counters.unanswered if view.counters else None,
     )
 
 

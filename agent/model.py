@@ -281,6 +281,7 @@ class EniUsage:
         allowances: The ENA driver's statistics of what AWS did not let through, by name, since its
             last reset; None where the driver has none, which is not zero.
         minutes_to_limit: At the growth of the last ten minutes; None when that is not steady.
+        unanswered: As in `EniCounters`; None when it is not known.
     """
 
     eni: Eni
@@ -300,6 +301,7 @@ class EniUsage:
     counters: EniCounters | None = None
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
+    unanswered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "classes": _classes(usage.classes),
         "history": [_number(pps) for pps in usage.history_pps],
         "ended_packets": usage.ended_packets,
-        "unanswered": usage.counters.unanswered if usage.counters else None,
+        "unanswered": usage.unanswered,
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }
 

@@ -105,6 +105,7 @@ def _read_eni(at: Reader) -> EniUsage:
         workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
+        unanswered=at.optional("unanswered", at.integer) if at.has("unanswered") else None,
     )
 
 
