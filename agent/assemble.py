@@ -81,6 +81,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         allowances=view.allowances,
         minutes_to_limit=view.minutes_to_limit,
         slots=view.slots,
+        unanswered=view.counters.unanswered if view.counters else None,
     )
 
 

@@ -112,6 +112,10 @@ class EniCounters:
         responses: Answers seen, by rcode number.
         response_buckets: Answers per latency bucket (`RESPONSE_BOUNDS_S`, then +Inf).
         response_sum_s: Sum of the latencies, in seconds.
+        unanswered: Queries over UDP that had no answer within two seconds; each counts once, with
+            its retransmissions of five seconds, and is told two to three and a half seconds after
+            it was sent. Not in it: one that lost its place to another while it waited, for nobody
+            knows (``query_evicted`` says how many may have).
     """
 
     slots: tuple[Slot, ...]
@@ -119,6 +123,7 @@ class EniCounters:
     responses: Mapping[int, int]
     response_buckets: tuple[int, ...]
     response_sum_s: float
+    unanswered: int = 0
 
 
 RESPONSE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -278,6 +283,7 @@ class EniUsage:
         minutes_to_limit: At the growth of the last ten minutes; None when that is not steady.
         slots: The latest slots that hold anything, the one in progress left out, oldest first; at
             most those of the kernel's ring (6.4 s).
+        unanswered: As in `EniCounters`; None when it is not known.
     """
 
     eni: Eni
@@ -298,6 +304,7 @@ class EniUsage:
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
     slots: tuple[Slot, ...] = ()
+    unanswered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

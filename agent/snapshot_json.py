@@ -142,6 +142,7 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "history": [_number(pps) for pps in usage.history_pps],
         "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
+        "unanswered": usage.unanswered,
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }
 

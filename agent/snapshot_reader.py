@@ -110,6 +110,7 @@ def _read_eni(at: Reader) -> EniUsage:
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
         slots=tuple(starmap(Slot, at.rows("slots", 3)[-RING_SLOTS:])) if at.has("slots") else (),
+        unanswered=at.optional("unanswered", at.integer) if at.has("unanswered") else None,
     )
 
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Queries on their way and the answers that come back, over UDP. The table is a plain array: a hash
- * map with eviction costs more per packet than everything else here together. A query whose place
- * is taken by another is noted as evicted; its answer then has an rcode but no latency.
+ * map with eviction costs more per packet than everything else here together. A query may stand in
+ * any of the few places of its set. With one place to each hash, a thousand queries that wait would
+ * lose one in every hundred to others; with four it takes a flood. One that is pushed out is noted as
+ * evicted; its answer then has an rcode but no latency, and whether it came is not known.
  */
 #ifndef ENI53_ANSWERS_H
 #define ENI53_ANSWERS_H
 
-#include "maps.h"
+#include "spans.h"
 
 #define DNS_FLAG_RESPONSE 0x80      /* QR, in the first byte of the flags */
 #define DNS_RCODE 0x0f              /* in the second */
-#define QUERY_WAIT_NS 5000000000ULL /* past it nobody waits: port and id are another query's now */
+#define QUERY_WAIT_NS 5000000000LL  /* past it nobody waits: port and id are another query's now */
 
 struct dns_header {
     u16 id;
@@ -38,19 +40,36 @@ static __always_inline u64 fingerprint(u32 dev, const u32 *ours, const u32 *thei
     return hash ? hash : 1;
 }
 
-static __always_inline struct query *query_place(u64 hash)
+static __always_inline struct query_set *query_set(u64 hash)
 {
-    u32 place = (hash >> 32) & (QUERY_SLOTS - 1);
+    u32 set = (hash >> 32) & (QUERY_SETS - 1);
 
-    return queries.lookup(&place);
+    return queries.lookup(&set);
+}
+
+/* Place *way* of a set; the verifier need not follow what comes after it once for each. */
+static __always_inline struct query *query_place(struct query_set *set, u64 way, u64 unknown)
+{
+    return &set->queries[forget_path(way, unknown) % QUERY_WAYS];
+}
+
+static __always_inline struct eni *eni_of(const struct query *query)
+{
+    struct eni_key key = { .dev = query->dev, .vlan = query->vlan };
+
+    return enis.lookup(&key);
 }
 
 static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
-                                           const struct packet *p, u64 now_ns)
+                                           const struct packet *p, struct eni *eni, u64 now_ns)
 {
+    u64 hash, span, sent_ns, oldest_ns = ~0ULL, way = 0;
     struct dns_header dns;
+    struct query_set *set;
     struct query *query;
-    u64 hash;
+    struct eni *other;
+    s64 age;
+    int i;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
@@ -58,16 +77,38 @@ static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
     if (dns.flags & DNS_FLAG_RESPONSE)
         return;
     hash = fingerprint(dev, p->source, p->destination, p->source_port, dns.id);
-    query = query_place(hash);
-    if (!query)
+    set = query_set(hash);
+    if (!set)
         return;
-    if (query->fingerprint && now_ns - query->sent_ns < QUERY_WAIT_NS) {
-        if (query->fingerprint == hash)
-            return;     /* a retransmission: latency counts from the first try */
-        note(STAT_QUERY_EVICTED);
+#pragma unroll
+    for (i = 0; i < QUERY_WAYS; i++) {
+        query = &set->queries[i];
+        if (query->fingerprint == hash) {
+            if (now_ns - query->sent_ns < QUERY_WAIT_NS)
+                return;     /* a retransmission: latency counts from the first try */
+            query->fingerprint = 0;     /* or it has the answer of the one that comes now */
+        }
+        sent_ns = query->fingerprint ? query->sent_ns : 0;
+        if (sent_ns < oldest_ns) {
+            oldest_ns = sent_ns;
+            way = i;
+        }
     }
+    query = query_place(set, way, hash);
+    age = now_ns - query->sent_ns;  /* below 0: another processor has been faster */
+    if (query->fingerprint && age < QUERY_WAIT_NS) {
+        note(STAT_QUERY_EVICTED);
+        other = age < UNANSWERED_NS ? eni_of(query) : 0;
+        if (other)
+            waits_no_more(other, query);
+    }
+    span = present_span(eni, now_ns);
+    query->span = span;
+    query->dev = dev;
+    query->vlan = p->vlan;
     query->sent_ns = now_ns;
     query->fingerprint = hash;
+    count_waiting(eni, span);
 }
 
 static __always_inline void count_latency(struct eni *eni, u64 ns)
@@ -83,24 +124,44 @@ static __always_inline void count_latency(struct eni *eni, u64 ns)
     __sync_fetch_and_add(&eni->latency_sum_ns, ns);
 }
 
-static __always_inline void count_answer(struct __sk_buff *skb, u32 dev,
-                                         const struct packet *p, struct eni *eni)
+static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
 {
+    struct eni_key key = { .dev = dev, .vlan = p->vlan };
+    u64 hash, waited_ns, way = QUERY_WAYS;
     struct dns_header dns;
+    struct query_set *set;
     struct query *query;
-    u64 hash;
+    struct eni *eni;
+    int i;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
         return;
     if (!(dns.flags & DNS_FLAG_RESPONSE))
         return;
-    __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
+    eni = enis.lookup(&key);
+    if (eni)
+        __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
     hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
-    query = query_place(hash);
-    if (!query || query->fingerprint != hash)
+    set = query_set(hash);
+    if (!set)
         return;
-    count_latency(eni, bpf_ktime_get_ns() - query->sent_ns);
+#pragma unroll
+    for (i = 0; i < QUERY_WAYS; i++)
+        if (set->queries[i].fingerprint == hash)
+            way = i;
+    if (way == QUERY_WAYS)
+        return;
+    query = query_place(set, way, hash);
+    /* A branch ENI that nobody could be told apart: its queries were counted with the trunk. */
+    if (query->vlan != p->vlan)
+        eni = eni_of(query);
+    if (!eni)
+        return;
+    waited_ns = bpf_ktime_get_ns() - query->sent_ns;
+    count_latency(eni, waited_ns);
+    if (waited_ns < UNANSWERED_NS)
+        waits_no_more(eni, query);
     query->fingerprint = 0;
 }
 

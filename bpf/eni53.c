@@ -154,7 +154,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     now_ns = bpf_ktime_get_ns();
     if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
         asker = find_asker(skb, &p, now_ns);
-        remember_query(skb, dev, &p, now_ns);
+        remember_query(skb, dev, &p, eni, now_ns);
     }
     count_sender(skb, dev, &p, class, asker, tag, eni, packets);
     if (!asker)
@@ -166,21 +166,14 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
 static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
-    struct eni_key key = {};
-    struct eni *eni;
 
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
         remember_ask(skb, &p);
     /* Not instead: there are resolvers that ask from port 53. */
-    if (p.source_port == DNS_PORT) {
-        key.dev = dev;
-        key.vlan = p.vlan;
-        eni = enis.lookup(&key);
-        if (eni)
-            count_answer(skb, dev, &p, eni);
-    }
+    if (p.source_port == DNS_PORT)
+        count_answer(skb, dev, &p);
     return NEXT;
 }
 

@@ -72,6 +72,16 @@ struct slot {
     u64 dns_base;
 };
 
+/*
+ * Queries sent within one span of SPAN_NS, in one of the SPANS places that take turns. Whoever reads
+ * a place while it is in use must read *waiting* before *number*: hence their order.
+ */
+struct span {
+    s64 waiting;            /* queries less their answers in time, over all uses of this place */
+    s64 before;             /* the same at the end of the use before this one */
+    u64 number;             /* ktime / SPAN_NS */
+};
+
 /* When to wake the agent: packets in the window, by level; all ones: never. Index 0 is the default. */
 struct limit {
     u64 packets[LEVELS];
@@ -100,12 +110,21 @@ struct eni {
     u64 rcode[16];
     u64 latency[LATENCY_BUCKETS];
     u64 latency_sum_ns;
+    u64 span;                               /* in progress: number * SPANS + place */
+    struct span spans[SPANS];
     struct slot slots[SLOTS];
 };
 
 struct query {
     u64 fingerprint;        /* of addresses, port and id; 0: free */
     u64 sent_ns;
+    u64 span;               /* where it waits: number * SPANS + place, ... */
+    u32 dev;                /* ... of the ENI it was counted at */
+    u32 vlan;
+};
+
+struct query_set {
+    struct query queries[QUERY_WAYS];
 };
 
 /* A name that a client on another node asked for here, under the hash of name and type. */
@@ -138,7 +157,7 @@ BPF_ARRAY(limits, struct limit, MAX_ENIS);
 BPF_RINGBUF_OUTPUT(crossings, CROSSINGS_PAGES);
 BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
 BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
-BPF_ARRAY(queries, struct query, QUERY_SLOTS);
+BPF_ARRAY(queries, struct query_set, QUERY_SETS);
 BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
 BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);

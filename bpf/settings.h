@@ -22,7 +22,11 @@
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
 #define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
 #define MAX_RESOLVERS 8         /* resolver addresses of each family */
-#define QUERY_SLOTS 65536       /* queries waiting for an answer; a power of two */
+#define QUERY_SETS 16384        /* of queries waiting for an answer, by hash; a power of two */
+#define QUERY_WAYS 4            /* queries in a set; a power of two */
+#define UNANSWERED_NS 2000000000 /* an answer after this long is none: 2 s */
+#define SPAN_NS 1100000000      /* queries are told unanswered by spans of 1.1 s ... */
+#define SPANS 4                 /* ... in so many places: SPANS - 2 spans outlast UNANSWERED_NS */
 #define LATENCY_BUCKETS 13      /* bounds of answers.h, and one for what is slower */
 
 /* What the agent tells the programs; map settings, index 0. */

@@ -11,6 +11,11 @@ from .rings import KEPT_SLOTS, EniRing, Names
 MAX_ENIS = 64
 """ENIs remembered; beyond it the one that has been silent for longest makes room."""
 
+_LATEST_SLOT = 2**63
+_WHOLE_SLOTS = RING_SLOTS - 2
+# The slot in progress takes the place of one of the kernel's ring, and the next may take another:
+# an ENI is read some milliseconds after the moment that the snapshot speaks of.
+
 _LEAST_APART = 5
 # Snapshots out of turn come ten a second while a level is crossed: one in half a second is enough,
 # but for the one in which an ENI got worse.
@@ -23,7 +28,7 @@ class Recorder:
         self._names = Names()
         self._rings: dict[str, EniRing] = {}
         self._first_seen: dict[str, int] = {}
-        self._unbroken = 0
+        self._silent: set[str] = set()
         self._slot: int | None = None
         self._second = 0
         self._heights: dict[str, int] = {}
@@ -38,29 +43,31 @@ class Recorder:
     def update(self, snapshot: Snapshot) -> None:
         """Take one snapshot in; one that is not newer than the last is passed over."""
         now = snapshot.slot
-        if now is None or (self._slot is not None and now <= self._slot):
+        if now is None or now >= _LATEST_SLOT or (self._slot is not None and now <= self._slot):
             return
         before = now if self._slot is None else self._slot
-        # The kernel's ring goes back so far: what was not read by then is not known.
-        reach = now - RING_SLOTS + 1
-        if self._slot is None or before < reach:
-            self._unbroken = max(before, reach)
         worse = any(_height(u) > self._heights.get(u.eni.label, 0) for u in snapshot.enis)
         self._heights = {usage.eni.label: _height(usage) for usage in snapshot.enis}
         second = self._slot is None or worse or now - self._second >= _LEAST_APART
         self._first_seen = {
             u.eni.label: self._first_seen.get(u.eni.label, before) for u in snapshot.enis
         }
-        for usage in snapshot.enis:
+        # Those that are remembered come first: what is new may make room of one, but by its silence.
+        for usage in sorted(snapshot.enis, key=lambda u: u.eni.label not in self._rings):
             label = usage.eni.label
-            if not usage.packets:
-                continue
-            ring = self._rings.get(label)
+            ring = self._rings.get(label) or self._added(usage, before)
             if ring is None:
-                ring = self._add(label, max(self._first_seen[label], self._unbroken))
-            ring.take_slots(usage.slots, reach, now)
+                continue
+            # The kernel's ring goes back so far, and not to before the ENI was there (again): what
+            # was not read by then is not known.
+            known_from = max(now - _WHOLE_SLOTS, self._first_seen[label])
+            if usage.packets < ring.packets:  # it went and came back since the last snapshot
+                known_from = now
+            ring.take_slots(usage.slots, known_from, now)
+            ring.packets = usage.packets
             if second:
                 ring.take_second(usage, now)
+        self._silent = {usage.eni.label for usage in snapshot.enis if not usage.packets}
         for label in [k for k, ring in self._rings.items() if ring.heard_of < now - KEPT_SLOTS]:
             self._drop(label)
         self._second = now if second else self._second
@@ -111,10 +118,20 @@ class Recorder:
             enis=tuple(cut),
         )
 
-    def _add(self, label: str, since: int) -> EniRing:
+    def _added(self, usage: EniUsage, before: int) -> EniRing | None:
+        """A ring for what has sent something, if it has sent later than another that has one."""
+        label = usage.eni.label
+        if not usage.packets:
+            return None
         if len(self._rings) >= MAX_ENIS:
-            self._drop(min(self._rings, key=lambda known: self._rings[known].sent_at))
-        ring = self._rings[label] = EniRing(self._names, since)
+            quietest = min(self._rings, key=lambda known: self._rings[known].sent_at)
+            sent_at = max((slot.number for slot in usage.slots), default=0)
+            if sent_at <= self._rings[quietest].sent_at:
+                return None
+            self._drop(quietest)
+        ring = self._rings[label] = EniRing(self._names, self._first_seen[label])
+        if label in self._silent:  # until then it had sent nothing at all
+            ring.take_slots((), ring.sent_at, before)
         return ring
 
     def _drop(self, label: str) -> None:

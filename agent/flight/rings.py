@@ -24,7 +24,7 @@ _MOST = 0xFFFE
 _UNKNOWN = 0xFFFF
 # An agent that is asked for its snapshot may be anybody: what it says must fit into a frame.
 _MOST_PACKETS = 2**64 - 1
-_MOST_PPS = 1e30
+_MOST_PPS = 2.0**63
 _HEAD = struct.Struct("<QBqBB")  # slot, state, driver's count or -1, classes, rows
 _CLASS = struct.Struct("<BQf")  # class, packets, pps
 _ROW = struct.Struct("<HQff")  # name, packets, pps, share
@@ -94,6 +94,7 @@ class EniRing:
         identity: As the last snapshot had it; None before the first.
         heard_of: Slot of that snapshot.
         sent_at: The last slot that holds a packet.
+        packets: Since the agent attached, as the last snapshot had it.
     """
 
     def __init__(self, names: Names, since: int) -> None:
@@ -106,6 +107,7 @@ class EniRing:
         self.identity: Identity | None = None
         self.heard_of = since
         self.sent_at = since
+        self.packets = 0
 
     def take_slots(self, slots: Iterable[Slot], known_from: int, now: int) -> None:
         """The slots before *now*; what lies before *known_from* and was not seen is unknown."""

@@ -40,6 +40,8 @@ SETTINGS = _read_settings()
 
 SLOT_NS = SETTINGS["SLOT_NS"]
 SLOTS = SETTINGS["SLOTS"]
+SPAN_NS = SETTINGS["SPAN_NS"]
+SPANS = SETTINGS["SPANS"]
 TASK_DEV = SETTINGS["TASK_DEV"]
 """Top bit of the key of an ENI in a task's network namespace; the rest is its filter's class id."""
 REMOTE_BIT = 0x8000
@@ -85,6 +87,8 @@ ENI = Layout(
         ("rcode", f"{RCODES}Q"),
         ("latency", f"{_N['LATENCY_BUCKETS']}Q"),
         ("latency_sum_ns", "Q"),
+        ("span", "Q"),
+        ("spans", f"{SPANS * 3}q"),
         ("slots", f"{SLOTS * 5}Q"),
     )
 )

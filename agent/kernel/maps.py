@@ -16,14 +16,11 @@ from ..model import (
     Remote,
     Sample,
     SenderKey,
-    Slot,
 )
 from . import bpf, layout
+from .counters import eni_counters
 from .limits import Limits, Place
 from .loader import Loaded
-
-_BEFORE_COUNTERS = 5 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, their slot, told
-_CELLS = [(c, p) for c in CLASSES for p in PROTOCOLS]
 
 
 class Maps:
@@ -34,6 +31,7 @@ class Maps:
         self._room = loaded.max_entries
         self._used: dict[str, int] = {}
         self._limits = Limits(self._fds["limits"], layout.SETTINGS["MAX_ENIS"])
+        self._unanswered: dict[tuple[int, ...], int] = {}
 
     @property
     def entries(self) -> Mapping[str, tuple[int, int]]:
@@ -102,6 +100,7 @@ class Maps:
     def remove_eni(self, dev: int) -> None:
         """Forget an interface that is gone, with the branch ENIs that were met on it."""
         bpf.map_delete(self._fds["trunks"], _u32(dev))
+        self._unanswered = {k: n for k, n in self._unanswered.items() if k[0] != dev}
         for (found, vlan), _ in list(self._rows("enis")):
             if found == dev:
                 bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
@@ -148,7 +147,7 @@ class Maps:
             taken_at_ns=taken_at_ns,
             senders=senders,
             origins=self._origins(),
-            enis=self._enis(),
+            enis=self._enis(taken_at_ns),
             sources=self._sources(),
             remotes=self._remotes(),
             stats=self._stats(),
@@ -188,8 +187,15 @@ class Maps:
             )
         return result
 
-    def _enis(self) -> dict[tuple[int, int], EniCounters]:
-        return {(dev, vlan): _eni_counters(v) for (dev, vlan), v in self._rows("enis")}
+    def _enis(self, now_ns: int) -> dict[tuple[int, int], EniCounters]:
+        result = {}
+        for place, words in self._rows("enis"):
+            # Two processors that take the same answer twice at one instant take off two; a counter
+            # that falls, if only by one, is a restart to Prometheus, and all of it counts again.
+            least = self._unanswered.get(place, 0)
+            result[place] = eni_counters(words, now_ns, least)
+        self._unanswered = {place: counters.unanswered for place, counters in result.items()}
+        return result  # type: ignore[return-value]
 
     def _sources(self) -> dict[tuple[int, int, str, str, str], int]:
         result = {}
@@ -227,24 +233,3 @@ def _address(packed: bytes) -> str:
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(packed[:4]))
     return str(ipaddress.IPv6Address(packed))
-
-
-def _eni_counters(words: tuple[int, ...]) -> EniCounters:
-    words = words[_BEFORE_COUNTERS:]
-    cells = len(_CELLS)
-    buckets = layout.SETTINGS["LATENCY_BUCKETS"]
-    rcodes = words[cells : cells + layout.RCODES]
-    latency_at = cells + layout.RCODES
-    slots_at = latency_at + buckets + 1
-    slots = [
-        Slot(words[i], words[i + 1] - words[i + 2], words[i + 3] - words[i + 4])
-        for i in range(slots_at, slots_at + layout.SLOTS * 5, 5)
-        if words[i]
-    ]
-    return EniCounters(
-        slots=tuple(sorted(slots, key=lambda slot: slot.number)),
-        overflow={cell: n for cell, n in zip(_CELLS, words, strict=False) if n},
-        responses={code: n for code, n in enumerate(rcodes) if n},
-        response_buckets=tuple(words[latency_at : latency_at + buckets]),
-        response_sum_s=words[latency_at + buckets] / 1e9,
-    )

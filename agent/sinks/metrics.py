@@ -197,6 +197,11 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
         "eni53_eni_response_seconds", "Time from query to answer, over UDP.", labels=_ENI
     )
+    unanswered = CounterMetricFamily(
+        "eni53_eni_unanswered",
+        "DNS queries over UDP that had no answer within two seconds.",
+        labels=_ENI,
+    )
     for usage in enis:
         if usage.counters is None:
             continue
@@ -204,13 +209,14 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         for code, count in sorted(usage.counters.responses.items()):
             name = _RCODES[code] if code < len(_RCODES) else str(code)
             responses.add_metric((*labels, name), count)
+        unanswered.add_metric(labels, usage.counters.unanswered)
         total, buckets = 0, []
         bounds = [*(f"{bound:g}" for bound in RESPONSE_BOUNDS_S), "+Inf"]
         for bound, count in zip(bounds, usage.counters.response_buckets, strict=True):
             total += count
             buckets.append((bound, float(total)))
         seconds.add_metric(labels, buckets, usage.counters.response_sum_s)
-    yield from (responses, seconds)
+    yield from (responses, unanswered, seconds)
 
 
 def _agent_families(health: Health) -> Iterator[Metric]:

@@ -184,6 +184,7 @@ def _eni(node: int, number: int, rows: tuple[WorkloadUsage, ...], at_s: float) -
             responses={0: int(asked * 0.8), 3: int(asked * 0.2)},
             response_buckets=(*buckets, *[0] * (len(RESPONSE_BOUNDS_S) + 1 - len(buckets))),
             response_sum_s=asked * 0.0007,
+            unanswered=int(asked * 0.01),
         ),
         allowances={
             f"{name}_allowance_exceeded": int(over * at_s * 10) if name == "linklocal" else 0

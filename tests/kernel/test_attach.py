@@ -196,7 +196,7 @@ def test_an_ingress_qdisc_has_no_egress(
     before = pair.node.traces("eni")
     attacher = make_attacher("clsact")
     with pytest.raises(AttachError, match=r"^interface eni: .*ingress qdisc"):
-        attacher.attach(pair.eni, "eni", ENI_HOOKS[:1])
+        attacher.attach(pair.eni, "eni", ENI_HOOKS[1:])
     assert before == pair.node.traces("eni")
     attacher.attach(pair.eni, "eni", WORKLOAD_HOOKS)
     assert "eni53:workload_ingress" in pair.node.traces("eni")

@@ -51,7 +51,7 @@ def snapshot() -> Snapshot:
     first, second, _ = three_enis().enis
     host = Workload("host", workload="chronyd.service")
     counters = EniCounters(
-        (), {}, {0: 90, 2: 3, 3: 6, 11: 1}, (5, 60, 20, 5, 4, 3, 1, 0, 1, 0, 0, 0, 1), 1.25
+        (), {}, {0: 90, 2: 3, 3: 6, 11: 1}, (5, 60, 20, 5, 4, 3, 1, 0, 1, 0, 0, 0, 1), 1.25, 17
     )
     return Snapshot(
         node="ip-10-0-1-23",

@@ -90,7 +90,7 @@ def test_a_snapshot_of_plain_numbers_survives_whole() -> None:
 def test_fields_added_later_may_be_missing_or_more() -> None:
     """An older agent lacks them and a newer one has others: both must be readable."""
     old = document()
-    for key in ("windows", "history", "ended_packets", "vlan"):
+    for key in ("windows", "history", "ended_packets", "vlan", "unanswered"):
         del old["enis"][0][key]
     for row in old["enis"][0]["workloads"]:
         del row["classes"]
@@ -101,7 +101,8 @@ def test_fields_added_later_may_be_missing_or_more() -> None:
         eni.peak_pps,
         eni.history_pps,
         eni.workloads[0].classes,
-    ) == ({"linklocal": 980.0}, (), {})
+        eni.unanswered,
+    ) == ({"linklocal": 980.0}, (), {}, None)
 
 
 def test_names_are_cleaned_in_both_directions() -> None:
