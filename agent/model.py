@@ -58,6 +58,32 @@ class SenderKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedKey:
+    """Who asked for which name.
+
+    Attributes:
+        hash: Of name and type, case folded, as the kernel makes it.
+        sender: As in the count at the ENI; its protocol is udp.
+    """
+
+    hash: int
+    sender: SenderKey
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How a question reads.
+
+    Attributes:
+        name: Lower case, without the last dot; what no host name has in it as ``\\DDD``.
+        type: ``A``, ``AAAA``, …, or ``TYPE65280``.
+    """
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """What an origin tag stands for: a veth and a cgroup behind it.
 
@@ -143,6 +169,8 @@ class Sample:
             (dev, vlan, source address, class, protocol). A bounded LRU, so only a lower bound.
         stats: Events by name (`kernel.layout.STATS`), since attach.
         remotes: Clients on other nodes, by the id that `SenderKey.asker` carries.
+        asked: Queries over UDP since the last sample, by name; only those that there are.
+        questions: How names read, by hash; one may be missing for a while.
     """
 
     taken_at_ns: int
@@ -152,6 +180,8 @@ class Sample:
     sources: Mapping[tuple[int, int, str, str, str], int]
     stats: Mapping[str, int]
     remotes: Mapping[int, Remote] = field(default_factory=dict)
+    asked: Mapping[AskedKey, int] = field(default_factory=dict)
+    questions: Mapping[int, Question] = field(default_factory=dict)
 
 
 # --- inventory ------------------------------------------------------------------------------
@@ -230,11 +260,17 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class NameRate:
-    """A name asked for, with its query type and rate."""
+    """A name asked for, with its query type and rate.
+
+    Attributes:
+        packets: Queries for it since it is counted, which is since attach unless nobody asked for
+            it for a while in between.
+    """
 
     name: str
     type: str
     pps: float
+    packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +317,7 @@ class EniUsage:
         allowances: The ENA driver's statistics of what AWS did not let through, by name, since its
             last reset; None where the driver has none, which is not zero.
         minutes_to_limit: At the growth of the last ten minutes; None when that is not steady.
+        names: What was asked for most, by whomever: busiest first, at most ten.
         slots: The latest slots that hold anything, the one in progress left out, oldest first; at
             most those of the kernel's ring (6.4 s).
         unanswered: As in `EniCounters`; None when it is not known.
@@ -303,6 +340,7 @@ class EniUsage:
     counters: EniCounters | None = None
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
+    names: tuple[NameRate, ...] = ()
     slots: tuple[Slot, ...] = ()
     unanswered: int | None = None
 

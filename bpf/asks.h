@@ -70,18 +70,20 @@ static __always_inline void remember_ask(struct __sk_buff *skb, const struct pac
         *last = now_ns;
 }
 
-/* Outbound at an ENI: the id of the client for whom this query goes out, or 0. */
-static __always_inline u32 find_asker(struct __sk_buff *skb, const struct packet *p, u64 now_ns)
+/* Whether anybody may wait for a name; spares everybody else the hash. */
+static __always_inline int is_waited_for(u64 now_ns)
 {
-    struct ask *ask;
-    u64 hash, *last;
     u32 zero = 0;
+    u64 *last = last_ask.lookup(&zero);
 
-    last = last_ask.lookup(&zero);
-    if (!last || now_ns > *last + ASK_WAIT_NS || !is_query(skb, p))
-        return 0;
-    hash = hash_question(skb, p);
-    ask = hash ? asks.lookup(&hash) : 0;
+    return last && now_ns <= *last + ASK_WAIT_NS;
+}
+
+/* Outbound at an ENI: the id of the client for whom a query of this hash goes out, or 0. */
+static __always_inline u32 find_asker(const struct packet *p, u64 hash, u64 now_ns)
+{
+    struct ask *ask = asks.lookup(&hash);
+
     if (!ask || now_ns > ask->at_ns + ASK_WAIT_NS)
         return 0;
     if (ask->asked[0] != p->source[0] || ask->asked[1] != p->source[1] ||

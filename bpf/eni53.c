@@ -18,7 +18,7 @@
 #include "maps.h"
 #include "origin.h"
 #include "window.h"
-#include "asks.h"
+#include "asked.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -71,8 +71,9 @@ static __always_inline u16 read_tag(const struct __sk_buff *skb, const struct se
     return s->write_tags ? skb->tc_index : 0;
 }
 
+/* *hash* is that of the question, or 0 when there is none to count. */
 static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const struct packet *p,
-                                         int class, u32 asker, u16 tag, struct eni *eni,
+                                         int class, u32 asker, u16 tag, u64 hash, struct eni *eni,
                                          u64 packets)
 {
     struct sender_key key = {};
@@ -89,6 +90,8 @@ static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const s
         key.origin = tag;
     else
         key.cgroup = bpf_skb_cgroup_id(skb);
+    if (hash)
+        count_asked(skb, p, hash, &key, packets);
     count = senders.lookup_or_try_init(&key, &zero);
     if (count) {
         __sync_fetch_and_add(count, packets);
@@ -126,7 +129,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     struct settings *s;
     struct eni *eni;
     int class, found = parse_packet(skb, QUERIES, &p);
-    u64 packets, now_ns;
+    u64 packets, now_ns, hash = 0;
     u32 asker = 0;
     u16 tag;
 
@@ -153,10 +156,13 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
     if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
-        asker = find_asker(skb, &p, now_ns);
+        if ((s->names || is_waited_for(now_ns)) && is_query(skb, &p)) {
+            hash = hash_question(skb, &p);
+            asker = hash ? find_asker(&p, hash, now_ns) : 0;
+        }
         remember_query(skb, dev, &p, eni, now_ns);
     }
-    count_sender(skb, dev, &p, class, asker, tag, eni, packets);
+    count_sender(skb, dev, &p, class, asker, tag, s->names ? hash : 0, eni, packets);
     if (!asker)
         count_source(skb, dev, &p, class, tag, packets);
     count_window(eni, dev, p.vlan, class, packets, now_ns);

@@ -20,6 +20,7 @@ enum stat {
     STAT_QUERY_EVICTED,     /* a waiting query lost its place to another */
     STAT_VLAN_UNKNOWN,      /* tagged frames on an ENI that is no trunk: counted as the ENI's own */
     STAT_REMOTE_EXHAUSTED,  /* no id left for another remote client: its cache is charged */
+    STAT_ASKED_FULL,        /* no room for another name: the query is counted, but not by name */
     STATS,
 };
 
@@ -135,6 +136,33 @@ struct ask {
     u32 served;             /* a query has gone out for it */
 };
 
+/* A name and type that somebody asks for, and who: the same fields as in struct sender_key. */
+struct asked_key {
+    u64 hash;               /* of name and type, case folded */
+    u64 cgroup;
+    u32 dev;
+    u32 ingress;
+    u16 vlan;
+    u16 origin;
+    u16 asker;
+    u8 class;
+    u8 zero;
+};
+
+struct asked {
+    u64 queries;
+    u32 told;               /* the agent has been told how it reads */
+    u32 zero;
+};
+
+/* How a name reads: the question as it stands in the query, or as much of it as there is. */
+struct told_name {
+    u64 hash;
+    u32 length;
+    u32 zero;
+    u8 question[NAME_BYTES];
+};
+
 struct remote_key {
     u32 address[4];
 };
@@ -160,6 +188,8 @@ BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
 BPF_ARRAY(queries, struct query_set, QUERY_SETS);
 BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
+BPF_HASH(asked, struct asked_key, struct asked, MAX_ASKED);
+BPF_RINGBUF_OUTPUT(told_names, TOLD_NAMES_PAGES);
 BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);
 BPF_QUEUE(free_remotes, u32, REMOTE_IDS);
 

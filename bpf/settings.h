@@ -21,6 +21,9 @@
 #define MAX_ASKS 8192           /* names lately asked for by clients on other nodes */
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
 #define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
+#define MAX_ASKED 4096          /* names counted, each by who asked for it */
+#define NAME_BYTES 264          /* of a question, as told to the agent: a name has at most 255 */
+#define TOLD_NAMES_PAGES 16     /* room for names that the agent has yet to read */
 #define MAX_RESOLVERS 8         /* resolver addresses of each family */
 #define QUERY_SETS 16384        /* of queries waiting for an answer, by hash; a power of two */
 #define QUERY_WAYS 4            /* queries in a set; a power of two */
@@ -36,6 +39,7 @@ struct settings {
     u32 resolver4[MAX_RESOLVERS];       /* as on the wire */
     u32 resolver6[MAX_RESOLVERS * 4];   /* as on the wire, four words an address */
     u32 write_tags;                     /* 0: leave tc_index alone (another dataplane uses it) */
+    u32 names;                          /* 0: do not count what names are asked for */
 };
 
 #endif

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import SourceError
-from .recording import Recording
+from .recording import RecordedEni, Recording
 from .recording_json import dumps, loads
 
 DIRECTORY = "recordings"
@@ -30,12 +30,13 @@ def name_for(time_s: float, reason: str, eni: str) -> str:
 def fitted(recording: Recording, most: int = MAX_BYTES) -> str:
     """*recording* as JSON of at most *most* bytes: the calmest ENIs are left out first.
 
-    An attacker may give ten thousand containers long names; at last the names go, never the rates.
+    The one it was made for stays. An attacker may give ten thousand containers long names; at last
+    the names go, never the rates.
     """
     text = dumps(recording)
     while len(text) > most and len(recording.enis) > 1:
-        kept = recording.enis[: len(recording.enis) // 2]
-        recording = replace(recording, enis=kept)
+        number = min(len(recording.enis) - 1, len(recording.enis) * most // len(text))
+        recording = replace(recording, enis=_foremost(recording, max(1, number)))
         text = dumps(recording)
     if len(text) > most:
         bare = tuple(
@@ -57,7 +58,7 @@ def write(directory: Path, name: str, text: str) -> Path:
         directory.mkdir(mode=0o755, exist_ok=True)
         half_done.write_text(text, encoding="ascii")
         half_done.replace(directory / name)
-        _tidy(directory)
+        _tidy(directory, name)
     except OSError as error:
         with contextlib.suppress(OSError):
             half_done.unlink()
@@ -83,9 +84,17 @@ def read(path: Path) -> Recording:
     return loads(data)
 
 
-def _tidy(directory: Path) -> None:
-    names = sorted(entry.name for entry in directory.iterdir())
-    ours = [name for name in names if _OURS.fullmatch(name)]
+def _foremost(recording: Recording, number: int) -> tuple[RecordedEni, ...]:
+    """So many of its ENIs, in their order: the one it was made for, and the busiest."""
+    enis = recording.enis
+    ranks = sorted(range(len(enis)), key=lambda at: (enis[at].eni.label != recording.eni, at))
+    return tuple(enis[at] for at in sorted(ranks[:number]))
+
+
+def _tidy(directory: Path, latest: str) -> None:
+    names = sorted(entry.name for entry in directory.iterdir() if entry.is_file())
+    # The latest is not looked at: a clock that was set back makes its name an old one.
+    older = [name for name in names if _OURS.fullmatch(name) and name != latest]
     left_over = [name for name in names if _HALF_DONE.fullmatch(name)]
-    for name in [*ours[: max(0, len(ours) - MAX_FILES)], *left_over]:
+    for name in [*older[: max(0, len(older) + 1 - MAX_FILES)], *left_over]:
         (directory / name).unlink(missing_ok=True)

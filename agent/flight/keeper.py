@@ -20,8 +20,10 @@ from .recording import Recording
 
 BEFORE_SLOTS = 600
 AFTER_SLOTS = 600
-_QUIET_S = 60.0
+_QUIET_SLOTS = 600
 """Drops that follow others within this time are the same trouble."""
+_MOST_WAITING = 4
+"""Recordings that wait for a slow disk; more of them would be memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Keeper:
         self._writing: list[Future[Path]] = []
         self._pending: _Pending | None = None
         self._dropped: dict[str, int] = {}
-        self._rose_at_s: dict[str, float] = {}
+        self._rose_at: dict[str, int] = {}
         self._log = get_logger()
         self.written = 0
 
@@ -62,7 +64,7 @@ class Keeper:
         slot = self._recorder.slot
         if slot is None:
             return
-        reasons = [*self._exceeded(changed), *self._drops(snapshot)]
+        reasons = [*self._exceeded(changed), *self._drops(snapshot, slot)]
         pending = self._pending
         if pending is not None and slot >= pending.moment + AFTER_SLOTS:
             self._write(pending, slot)
@@ -91,24 +93,28 @@ class Keeper:
             if (alert.transition, alert.severity) == ("raised", "exceeded")
         ]
 
-    def _drops(self, snapshot: Snapshot) -> list[tuple[str, str]]:
-        """ENIs whose driver began to drop."""
-        began, now = [], {}
+    def _drops(self, snapshot: Snapshot, slot: int) -> list[tuple[str, str]]:
+        """ENIs whose driver began to drop; one that does not answer this time is not forgotten."""
+        began = []
+        labels = {usage.eni.label for usage in snapshot.enis}
+        self._dropped = {k: count for k, count in self._dropped.items() if k in labels}
+        self._rose_at = {k: at for k, at in self._rose_at.items() if k in labels}
         for usage in snapshot.enis:
             count, label = drops(usage), usage.eni.label
             if count is None:
                 continue
-            now[label] = count
             if count > self._dropped.get(label, count):
-                last_s = self._rose_at_s.get(label)
-                self._rose_at_s[label] = snapshot.time_s
-                if last_s is None or snapshot.time_s - last_s > _QUIET_S:
+                last = self._rose_at.get(label)
+                self._rose_at[label] = slot
+                if last is None or slot - last > _QUIET_SLOTS:
                     began.append(("driver-drops", label))
-        self._dropped = now
-        self._rose_at_s = {k: at_s for k, at_s in self._rose_at_s.items() if k in now}
+            self._dropped[label] = count
         return began
 
     def _write(self, pending: _Pending, slot: int) -> None:
+        if len(self._writing) >= _MOST_WAITING:
+            self.failed(f"{pending.name}: those before it are not written yet")
+            return
         first = pending.moment - BEFORE_SLOTS
         end = min(slot, pending.moment + AFTER_SLOTS)
         recording = self._recorder.cut(

@@ -46,15 +46,14 @@ class Recorder:
         if now is None or now >= _LATEST_SLOT or (self._slot is not None and now <= self._slot):
             return
         before = now if self._slot is None else self._slot
-        worse = any(_height(u) > self._heights.get(u.eni.label, 0) for u in snapshot.enis)
-        self._heights = {usage.eni.label: _height(usage) for usage in snapshot.enis}
+        enis = {usage.eni.label: usage for usage in snapshot.enis}
+        worse = any(_height(usage) > self._heights.get(k, 0) for k, usage in enis.items())
+        self._heights = {label: _height(usage) for label, usage in enis.items()}
         second = self._slot is None or worse or now - self._second >= _LEAST_APART
-        self._first_seen = {
-            u.eni.label: self._first_seen.get(u.eni.label, before) for u in snapshot.enis
-        }
-        # Those that are remembered come first: what is new may make room of one, but by its silence.
-        for usage in sorted(snapshot.enis, key=lambda u: u.eni.label not in self._rings):
-            label = usage.eni.label
+        self._first_seen = {label: self._first_seen.get(label, before) for label in enis}
+        # Those that are remembered first: only then is it known which of them is silent.
+        for label in sorted(enis, key=lambda label: label not in self._rings):
+            usage = enis[label]
             ring = self._rings.get(label) or self._added(usage, before)
             if ring is None:
                 continue
@@ -67,7 +66,7 @@ class Recorder:
             ring.packets = usage.packets
             if second:
                 ring.take_second(usage, now)
-        self._silent = {usage.eni.label for usage in snapshot.enis if not usage.packets}
+        self._silent = {label for label, usage in enis.items() if not usage.packets}
         for label in [k for k, ring in self._rings.items() if ring.heard_of < now - KEPT_SLOTS]:
             self._drop(label)
         self._second = now if second else self._second

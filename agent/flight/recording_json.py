@@ -23,12 +23,14 @@ MAX_SLOTS = 36_000
 MAX_ENIS = 256
 _MAX_SECONDS = 20_000
 _MAX_TOP = 100
+_MOST_PPS = 2.0**64
 
 
 def dumps(recording: Recording) -> str:
     """*recording* as JSON text in pure ASCII, without spaces."""
     numbers: dict[tuple[Workload, str], int] = {}
-    enis = [_eni(one, numbers) for one in recording.enis]
+    # Each as text at once: all of them as objects would be many times what an agent may hold.
+    enis = [_text(_eni(one, numbers)) for one in recording.enis]
     document = {
         "version": VERSION,
         "kind": KIND,
@@ -51,9 +53,8 @@ def dumps(recording: Recording) -> str:
             }
             for workload, via in numbers
         ],
-        "enis": enis,
     }
-    return json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
+    return f'{_text(document)[:-1]},"enis":[{",".join(enis)}]}}\n'
 
 
 def loads(data: str | bytes) -> Recording:
@@ -95,6 +96,10 @@ def loads(data: str | bytes) -> Recording:
         enis=enis,
         named=top.boolean("named"),
     )
+
+
+def _text(document: object) -> str:
+    return json.dumps(document, allow_nan=False, separators=(",", ":"))
 
 
 def _eni(one: RecordedEni, numbers: dict[tuple[Workload, str], int]) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def _read_second(at: Reader, slots: int, workloads: list[tuple[Workload, str]]) 
         at=_at_most(at, "at", slots),
         state=at.choice("state", STATES),
         dropped=at.optional("linklocal_allowance_exceeded", at.integer),
-        classes={name: Count(c.integer("packets"), c.number("pps")) for name, c in classes.items()},
+        classes={name: Count(c.integer("packets"), _pps(c)) for name, c in classes.items()},
         top=top,
     )
 
@@ -174,7 +179,17 @@ def _read_top(at: Reader, workloads: list[tuple[Workload, str]]) -> Top:
     number = at.integer("workload")
     if number >= len(workloads):
         raise SourceError(f"{at.place}.workload: there is no such workload in this file")
-    return Top(*workloads[number], at.integer("packets"), at.number("pps"), at.number("share"))
+    share = at.number("share")
+    if share > 1:
+        raise SourceError(f"{at.place}.share: at most 1")
+    return Top(*workloads[number], at.integer("packets"), _pps(at), share)
+
+
+def _pps(at: Reader) -> float:
+    pps = at.number("pps")
+    if pps > _MOST_PPS:  # their sum must be a number too
+        raise SourceError(f"{at.place}.pps: at most 2^64")
+    return pps
 
 
 def _at_most(at: Reader, key: str, most: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..alerts import LINKLOCAL_DROPS
 from ..findings import DropWatch, eni_findings
-from ..model import CLASSES, OTHER, Count, EniUsage, Slot, Snapshot, WorkloadUsage
+from ..model import BASIS_CLASSES, CLASSES, OTHER, Count, EniUsage, Slot, Snapshot, WorkloadUsage
 from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS
 from .recording import SLOT_S, RecordedEni, Recording, Second
 
@@ -16,60 +17,90 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """One ENI's second-long windows: the one that ends before slot n at place n, or `_UNKNOWN`."""
+    """One ENI over the recording.
+
+    Attributes:
+        windows: Second-long ones: that which ends before slot n at place n, or `_UNKNOWN`.
+        looks: Slot of each of its seconds.
+        risen: By how much the driver's count had risen in each of them since the first.
+    """
 
     one: RecordedEni
     windows: Mapping[str, Sequence[int]]
+    looks: Sequence[int]
+    risen: Sequence[int]
 
     def known_at(self, moment: int) -> bool:
         """Whether the second before *moment* is known on both bases."""
-        return all(windows[moment] != _UNKNOWN for windows in self.windows.values())
+        seen = bool(self.looks) and self.looks[0] <= moment
+        return seen and all(windows[moment] != _UNKNOWN for windows in self.windows.values())
 
 
-def snapshots(recording: Recording) -> tuple[Snapshot, ...]:
-    """Every snapshot of it, in order of time.
+class Frames:
+    """Every snapshot of a recording in order of time, each made when it is asked for.
 
-    What a recording does not hold is not made up: workloads beyond the busiest five are one row,
-    ``other``, and an ENI is left out of a snapshot whose second holds a slot that is not known.
+    All of them at once are hundreds of MiB where ENIs are many. What a recording does not hold is
+    not made up: workloads beyond the busiest five are one row, ``other``, and an ENI is left out
+    of a snapshot whose second holds a slot that is not known.
+
+    Attributes:
+        times_s: Wall clock of each, seconds since the epoch.
     """
-    moments = sorted({second.at for one in recording.enis for second in one.seconds})
-    tracks = [
-        _Track(one, {"linklocal": _windows(one.linklocal), "dns": _windows(one.dns)})
-        for one in recording.enis
-    ]
-    dropped, found = DropWatch(), []
-    places = dict.fromkeys(range(len(tracks)), -1)
-    for moment in moments:
-        enis = []
-        for number, track in enumerate(tracks):
-            seconds = track.one.seconds
-            while places[number] + 1 < len(seconds) and seconds[places[number] + 1].at <= moment:
-                places[number] += 1
-            if places[number] >= 0 and track.known_at(moment):
-                enis.append(_usage(track, seconds[places[number]], moment))
-        if enis:
-            dropped.update(enis)
-            found.append(
-                Snapshot(
-                    node=recording.node,
-                    time_s=recording.begin_s + moment * SLOT_S,
-                    window_s=1.0,
-                    enis=tuple(enis),
-                    findings=tuple(eni_findings(enis, dropped)),
-                    slot=moment,
-                )
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._tracks = tuple(map(_track, recording.enis))
+        moments = sorted({second.at for one in recording.enis for second in one.seconds})
+        self._moments = [m for m in moments if any(track.known_at(m) for track in self._tracks)]
+        self.times_s = tuple(recording.begin_s + moment * SLOT_S for moment in self._moments)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def frame(self, at: int) -> Snapshot:
+        """The one of number *at*."""
+        moment, dropped, enis = self._moments[at], DropWatch(), []
+        for track in self._known_at(moment):
+            look = bisect_right(track.looks, moment) - 1
+            enis.append(_usage(track, track.one.seconds[look], moment))
+            dropped.since_start[track.one.eni.label] = track.risen[look]
+        return Snapshot(
+            node=self._recording.node,
+            time_s=self.times_s[at],
+            window_s=1.0,
+            enis=tuple(enis),
+            findings=tuple(eni_findings(enis, dropped)),
+            slot=moment,
+        )
+
+    def worst(self) -> int:
+        """Number of the one whose last second was the fullest, of the ENI it was made for."""
+        wanted = self._recording.eni
+
+        def height(at: int) -> tuple[bool, float]:
+            moment = self._moments[at]
+            known = self._known_at(moment)
+            ours = [track for track in known if wanted in {None, track.one.eni.label}]
+            return bool(ours), max(
+                track.windows[track.one.basis][moment] / track.one.limit_pps
+                for track in ours or known
             )
-    return tuple(found)
+
+        return max(range(len(self)), key=height)
+
+    def _known_at(self, moment: int) -> list[_Track]:
+        return [track for track in self._tracks if track.known_at(moment)]
 
 
-def worst(recording: Recording, frames: Sequence[Snapshot]) -> int:
-    """Index of the snapshot whose last second was the fullest, of the ENI it was made for."""
-
-    def height(frame: Snapshot) -> float:
-        usages = [u for u in frame.enis if recording.eni in {None, u.eni.label}] or frame.enis
-        return max(u.window_pps[u.basis] / u.limit_pps for u in usages)
-
-    return max(range(len(frames)), key=lambda at: height(frames[at]))
+def _track(one: RecordedEni) -> _Track:
+    before, total, risen = None, 0, []
+    for second in one.seconds:
+        if second.dropped is not None:
+            total += max(0, second.dropped - (second.dropped if before is None else before))
+            before = second.dropped
+        risen.append(total)
+    windows = {"linklocal": _windows(one.linklocal), "dns": _windows(one.dns)}
+    return _Track(one, windows, [second.at for second in one.seconds], risen)
 
 
 def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
@@ -89,7 +120,7 @@ def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
         state=second.state,
         classes={name: second.classes.get(name, Count(0, 0.0)) for name in CLASSES},
         protocols={},
-        workloads=tuple(_rows(second)),
+        workloads=tuple(_rows(second, one.basis)),
         history_pps=_history(track.windows[one.basis], moment),
         allowances=None if second.dropped is None else {LINKLOCAL_DROPS: second.dropped},
         slots=tuple(
@@ -102,14 +133,16 @@ def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
     )
 
 
-def _rows(second: Second) -> Iterator[WorkloadUsage]:
-    for row in second.top:
+def _rows(second: Second, basis: str) -> Iterator[WorkloadUsage]:
+    top = [row for row in second.top if row.workload != OTHER]
+    for row in top:
         yield WorkloadUsage(row.workload, row.via, row.packets, row.pps, row.share, {})
     packets = sum(count.packets for count in second.classes.values())
-    rest = packets - sum(row.packets for row in second.top)
+    rest = packets - sum(row.packets for row in top)
     if rest > 0:
-        pps = sum(count.pps for count in second.classes.values()) - sum(r.pps for r in second.top)
-        share = 1.0 - sum(row.share for row in second.top) if pps > 0 else 0.0
+        pps = sum(count.pps for count in second.classes.values()) - sum(row.pps for row in top)
+        on_basis = sum(second.classes[c].pps for c in BASIS_CLASSES[basis] & set(second.classes))
+        share = 1.0 - sum(row.share for row in top) if pps > 0 and on_basis else 0.0
         yield WorkloadUsage(
             OTHER, "direct", rest, max(0.0, round(pps, 3)), max(0.0, round(share, 6)), {}
         )

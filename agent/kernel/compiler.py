@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress", "task_egress", "task_ingress")
-RINGS = ("crossings",)
+RINGS = ("crossings", "told_names")
 
 # Debian and Ubuntu put BCC where only the distribution's own interpreter looks.
 _DISTRIBUTION_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")

@@ -26,6 +26,7 @@ STATS = (
     "query_evicted",
     "vlan_unknown",
     "remote_exhausted",
+    "asked_full",
 )
 """Names of the kernel's event counters, in the order of ``enum stat`` in bpf/maps.h."""
 
@@ -114,6 +115,24 @@ CROSSING = Layout(
     (("dev", "I"), ("vlan", "I"), ("level", "I"), ("zero", "I"), ("packets", "Q"), ("at_ns", "Q"))
 )
 """One record of the ring buffer ``crossings``; BCC does not describe those."""
+ASKED_KEY = Layout(
+    (
+        ("hash", "Q"),
+        ("cgroup", "Q"),
+        ("dev", "I"),
+        ("ingress", "I"),
+        ("vlan", "H"),
+        ("origin", "H"),
+        ("asker", "H"),
+        ("class", "B"),
+        ("zero", "B"),
+    )
+)
+ASKED = Layout((("queries", "Q"), ("told", "I"), ("zero", "I")))
+TOLD_NAME = Layout(
+    (("hash", "Q"), ("length", "I"), ("zero", "I"), ("question", f"{_N['NAME_BYTES']}s"))
+)
+"""One record of the ring buffer ``told_names``."""
 REMOTE_KEY = Layout((("address", "16s"),))
 REMOTE = Layout((("asked_ns", "Q"), ("id", "I"), ("zero", "I")))
 SETTINGS_VALUE = Layout(
@@ -123,6 +142,7 @@ SETTINGS_VALUE = Layout(
         ("resolver4", f"{_N['MAX_RESOLVERS'] * 4}s"),
         ("resolver6", f"{_N['MAX_RESOLVERS'] * 16}s"),
         ("write_tags", "I"),
+        ("names", "I"),
     )
 )
 
@@ -137,6 +157,7 @@ MAPS: dict[str, tuple[Layout | None, Layout]] = {
     "enis": (ENI_KEY, ENI),
     "trunks": (U32, U32),
     "limits": (U32, LIMIT),
+    "asked": (ASKED_KEY, ASKED),
     "remotes": (REMOTE_KEY, REMOTE),
     "free_remotes": (None, U32),
 }

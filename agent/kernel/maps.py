@@ -40,19 +40,22 @@ class Maps:
 
     # --- what the programs are told -------------------------------------------------------
 
-    def set_resolvers(self, addresses: Iterable[str], *, write_tags: bool = True) -> None:
+    def set_resolvers(
+        self, addresses: Iterable[str], *, write_tags: bool = True, names: bool = True
+    ) -> None:
         """Tell the programs which addresses are resolvers.
 
         Args:
             addresses: IPv4 and IPv6, at most ``MAX_RESOLVERS`` of each family.
             write_tags: False where another dataplane uses ``tc_index`` for itself.
+            names: Count what names are asked for.
         """
         parsed = [ipaddress.ip_address(a) for a in addresses]
         most = layout.SETTINGS["MAX_RESOLVERS"]
         four = [a.packed for a in parsed if a.version == 4][:most]
         six = [a.packed for a in parsed if a.version == 6][:most]
         value = layout.SETTINGS_VALUE.packer.pack(
-            len(four), len(six), b"".join(four), b"".join(six), int(write_tags)
+            len(four), len(six), b"".join(four), b"".join(six), int(write_tags), int(names)
         )
         bpf.map_update(self._fds["settings"], _u32(0), value)
 

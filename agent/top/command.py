@@ -16,7 +16,7 @@ from ..errors import NeedError, SourceError
 from ..model import Snapshot
 from .live import TopApp
 from .once import print_once, write_json
-from .sources import AgentSource, OwnNode, measure, only
+from .sources import AgentSource, OwnNode, measure
 from .tape import INTERVAL_S, open_tape
 from .view import ViewState
 
@@ -66,14 +66,13 @@ def run(config: Config, options: TopOptions) -> int:
 
 
 def _replay(config: Config, options: TopOptions, path: Path) -> int:
-    tape = open_tape(path)
+    tape = open_tape(path, config.eni.interfaces)
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        snapshot = _ask(lambda: only(tape.worst, config.eni.interfaces))
+        snapshot = tape.worst
         _print(snapshot, options, played=tape.told(snapshot))
     else:
         view = ViewState(sort=options.sort, filter=options.filter, played=tape.told(tape.fetch()))
-        wanted = config.eni.interfaces
-        TopApp(lambda: only(tape.fetch(), wanted), INTERVAL_S, view, tape=tape).run()
+        TopApp(tape.fetch, INTERVAL_S, view, tape=tape).run()
     return 0
 
 

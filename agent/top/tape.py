@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
 from ..flight import files
 from ..flight.recording import SLOT_S, Recording
-from ..flight.replay import snapshots, worst
+from ..flight.replay import Frames
 from ..model import Snapshot
 
 LEAD_S = 10.0
@@ -31,10 +32,10 @@ class Tape:
     def __init__(self, recording: Recording, clock: Callable[[], float] = time.monotonic) -> None:
         self._recording = recording
         self._clock = clock
-        self.frames = snapshots(recording)
-        if not self.frames:
+        self._frames = Frames(recording)
+        if not self._frames:
             raise SourceError("recording: it holds no whole second of any ENI")
-        self._times_s = [frame.time_s for frame in self.frames]
+        self._times_s = self._frames.times_s
         moment = recording.moment
         lead_s = self._times_s[0] if moment is None else self._moment_s - LEAD_S
         self._held_s: float | None = self._within(lead_s)
@@ -48,11 +49,11 @@ class Tape:
     @property
     def worst(self) -> Snapshot:
         """The fullest second."""
-        return self.frames[worst(self._recording, self.frames)]
+        return self._frames.frame(self._frames.worst())
 
     def fetch(self) -> Snapshot:
         """The snapshot of now."""
-        return self.frames[max(0, bisect_right(self._times_s, self._now_s) - 1)]
+        return self._frames.frame(max(0, bisect_right(self._times_s, self._now_s) - 1))
 
     def play(self) -> None:
         """Go on from where it stands."""
@@ -80,21 +81,35 @@ class Tape:
 
     @property
     def _now_s(self) -> float:
-        running = self._held_s is None
-        return self._within(self._clock() - self._began_s if running else self._held_s or 0.0)
+        held_s = self._held_s  # looked at once: another thread may let it go meanwhile
+        return self._within(self._clock() - self._began_s if held_s is None else held_s)
 
     def _within(self, time_s: float) -> float:
         return min(max(time_s, self._times_s[0]), self._times_s[-1])
 
 
-def open_tape(path: Path) -> Tape:
+def open_tape(path: Path, wanted: Collection[str] = ()) -> Tape:
     """The recording in the file *path*.
 
+    Args:
+        path: The file.
+        wanted: Labels or interface names of the ENIs to keep; empty for all.
+
     Raises:
-        UsageError: It cannot be read, or is no recording.
+        UsageError: It cannot be read, is no recording, or has none of the ENIs that are wanted.
     """
     try:
-        return Tape(files.read(path))
+        recording = files.read(path)
+        there = [one.eni for one in recording.enis]
+        kept = tuple(
+            one
+            for one in recording.enis
+            if not wanted or {one.eni.label, one.eni.interface} & set(wanted)
+        )
+        if there and not kept:
+            names = ", ".join(f"{eni.interface} ({eni.label})" for eni in there)
+            raise UsageError(f"{path}: no ENI {', '.join(wanted)} in it; there: {names}")
+        return Tape(replace(recording, enis=kept))
     except SourceError as error:
         raise UsageError(
             f"{path}: {error}; `eni53 record` makes recordings, and the agent keeps its own in"
