@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .ledger import Account, Cell, Ledger, Row
 from .model import (
@@ -16,6 +16,7 @@ from .model import (
     Slot,
     WorkloadUsage,
 )
+from .questions import Questions
 from .rates import Windows
 
 
@@ -43,12 +44,15 @@ class EniView:
     slots: tuple[Slot, ...] = ()
 
 
-def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bool) -> EniUsage:
+def eni_usage(
+    view: EniView, ledger: Ledger, questions: Questions, window_s: float, *, since_start: bool
+) -> EniUsage:
     """One ENI of a snapshot.
 
     Args:
         view: The ENI.
         ledger: Its accounts, just updated.
+        questions: Its names, just updated.
         window_s: Seconds that the increases cover.
         since_start: Rates over the whole time since attach, not since the last update.
     """
@@ -58,7 +62,10 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
     total, lately = _by_class(totals), _by_class(recent)
     on_basis = _on_basis(lately, view.basis)
     rows = (
-        _workload_usage(account, row, view.basis, on_basis, window_s, since_start)
+        replace(
+            _workload_usage(account, row, view.basis, on_basis, window_s, since_start),
+            names=questions.of_account(place, account, window_s, since_start=since_start),
+        )
         for account, row in ledger.rows.get(place, {}).items()
     )
     peak_pps = view.windows.peak_pps[view.basis]
@@ -80,6 +87,7 @@ def eni_usage(view: EniView, ledger: Ledger, window_s: float, *, since_start: bo
         counters=view.counters,
         allowances=view.allowances,
         minutes_to_limit=view.minutes_to_limit,
+        names=questions.of_eni(place, window_s, since_start=since_start),
         slots=view.slots,
         unanswered=view.counters.unanswered if view.counters else None,
     )

@@ -97,21 +97,18 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, least: float = 0.1, most: float = MAX_SECONDS) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0.1 <= seconds <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to {MAX_SECONDS:g}")
+    if not least <= seconds <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
     return seconds
 
 
 def _recorded(text: str) -> float:
-    seconds = _seconds(text)
-    if not 1 <= seconds <= MAX_RECORDED_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_RECORDED_S:g}")
-    return seconds
+    return _seconds(text, 1.0, MAX_RECORDED_S)
 
 
 def _limit(text: str) -> int:

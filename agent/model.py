@@ -72,10 +72,10 @@ class AskedKey:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """How a question reads.
+    r"""How a question reads.
 
     Attributes:
-        name: Lower case, without the last dot; what no host name has in it as ``\\DDD``.
+        name: Lower case, without the last dot; what no host name has in it as ``\DDD``.
         type: ``A``, ``AAAA``, …, or ``TYPE65280``.
     """
 

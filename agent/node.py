@@ -141,6 +141,7 @@ class Node:
 
     async def _attach(self, loaded: Loaded) -> None:
         self._maps = Maps(loaded)
+        self._closers.append(self._maps.close)
         self._events = LinkEvents()  # before the first list: what comes after it is not missed
         self._closers.append(self._events.close)
         alerts, limit = self._config.alerts, self._config.limit
@@ -161,7 +162,9 @@ class Node:
         self._resolvers = await self._on_netlink(self._find_resolvers)
         # Before anything is attached: else Cilium's packets get tags of ours until we know of it.
         cilium = await self._on_netlink(lambda: has_cilium(self._table.links().values()))
-        self._maps.set_resolvers(self._resolvers.addresses, write_tags=not cilium)
+        self._maps.set_resolvers(
+            self._resolvers.addresses, write_tags=not cilium, names=self._config.names.enabled
+        )
         self.mode = self._wiring.mode
         self._pipeline = Pipeline(self._config, self._workloads, self._cgroups, time.monotonic_ns())
         self._tags = TagPool(
@@ -253,7 +256,11 @@ class Node:
 
     def _tell_kernel(self) -> None:
         # Cilium keeps its own marks in tc_index.
-        self._maps.set_resolvers(self._resolvers.addresses, write_tags=not self._wired.cilium)
+        self._maps.set_resolvers(
+            self._resolvers.addresses,
+            write_tags=not self._wired.cilium,
+            names=self._config.names.enabled,
+        )
 
     # --- interfaces --------------------------------------------------------------------------
 

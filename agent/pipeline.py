@@ -14,6 +14,7 @@ from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
 from .model import Branch, Eni, EniUsage, Sample, Workload
+from .questions import Questions
 from .rates import WindowTracker
 from .sent import SentLedger
 from .trend import Trend
@@ -59,6 +60,7 @@ class Pipeline:
         self._crossed: dict[EniId, int] = {}
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
+        self._questions = Questions(config.names.max)
         self._branches: dict[EniId, Branch] = {}
         self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
         self._dropped: set[int] = set()
@@ -116,6 +118,7 @@ class Pipeline:
     def _forget(self, place: EniId) -> None:
         del self._enis[place]
         self.ledger.forget_eni(place)
+        self._questions.forget_eni(place)
         self._workloads.eni_gone(place)
 
     def retire_eni(self, dev: int, now_s: float) -> None:
@@ -177,13 +180,15 @@ class Pipeline:
         tags = {origin.tag: origin for origin in sample.origins.values() if origin.tag}
         ladder = Ladder(tags, veths, self._workloads, self._cgroups, sample.remotes)
         self._meet_branches(sample)
-        self.ledger.update(sample, ladder, now_s, 0.0 if last else GRACE_S)
+        grace_s = 0.0 if last else GRACE_S
+        self.ledger.update(sample, ladder, now_s, grace_s)
+        self._questions.update(sample, ladder, now_s, grace_s)
         self._sent.update(sample.origins, self._workloads, now_s)
         begin_ns = self._started_ns if since_start else self._last_ns
         window_s = max((sample.taken_at_ns - begin_ns) / 1e9, 1e-3)
         self._last_ns = sample.taken_at_ns
         enis = tuple(
-            eni_usage(self._view(place, followed, sample), self.ledger, window_s,
+            eni_usage(self._view(place, followed, sample), self.ledger, self._questions, window_s,
                       since_start=since_start)
             for place, followed in sorted(self._enis.items(), key=_host_first)
         )  # fmt: skip

@@ -54,11 +54,7 @@ def run(config: Config, options: RecordOptions) -> int:
     recording = _taken(options.source) if options.source else _record(config, options.seconds)
     if not options.names:
         recording = without_names(recording)
-    try:
-        with options.path.open("x", encoding="ascii") as file:
-            file.write(dumps(recording))
-    except OSError as error:
-        raise UsageError(f"cannot write {options.path}: {error.strerror}") from error
+    _write(options.path, dumps(recording))
     enis = len(recording.enis)
     print(
         f"eni53: {recording.slots * SLOT_S:.1f} s of {enis} ENI{'' if enis == 1 else 's'} in"
@@ -70,10 +66,26 @@ def run(config: Config, options: RecordOptions) -> int:
 
 def _check(path: Path) -> None:
     """Before recording for a minute: is there a place for it?"""
-    if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} is there already: name another file, or remove it")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: {path.parent} is no directory")
+    try:
+        if path.exists() or path.is_symlink():
+            raise UsageError(f"{path} is there already: name another file, or remove it")
+        if not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: {path.parent} is no directory")
+    except OSError as error:  # a name that is too long, a directory that is not ours to look into
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="ascii") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:  # half of one is none, and would be in the way of the next
+                path.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _taken(path: Path) -> Recording:

@@ -8,11 +8,11 @@ directions, so that neither end can be fooled by the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .model import Alert, Count, EniUsage, Finding, Snapshot, WorkloadUsage
+from .model import Alert, Count, EniUsage, Finding, NameRate, Snapshot, WorkloadUsage
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -112,10 +112,7 @@ def workload_to_json(usage: WorkloadUsage) -> dict[str, Any]:
         "pps": _number(usage.pps),
         "share": _number(usage.share),
         "classes": _classes(usage.classes),
-        "names": [
-            {"name": clean(n.name, MAX_LABEL), "type": clean(n.type), "pps": _number(n.pps)}
-            for n in usage.names
-        ],
+        "names": _names(usage.names),
     }
 
 
@@ -143,8 +140,21 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
         "unanswered": usage.unanswered,
+        "names": _names(usage.names),
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }
+
+
+def _names(names: Iterable[NameRate]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": clean(n.name, MAX_LABEL),
+            "type": clean(n.type),
+            "pps": _number(n.pps),
+            "packets": n.packets,
+        }
+        for n in names
+    ]
 
 
 def _classes(classes: Mapping[str, Count]) -> dict[str, dict[str, float]]:

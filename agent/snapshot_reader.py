@@ -33,6 +33,7 @@ RING_SLOTS = 64
 MAX_PATH = 4096
 MAX_SENTENCE = 2000
 MAX_LABEL = 300
+_LATEST_S = 221_845_392_000.0  # from the end of the calendar there is no way to an hour later
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
 
 
@@ -109,16 +110,13 @@ def _read_eni(at: Reader) -> EniUsage:
         workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
+        names=_read_names(at) if at.has("names") else (),
         slots=tuple(starmap(Slot, at.rows("slots", 3)[-RING_SLOTS:])) if at.has("slots") else (),
         unanswered=at.optional("unanswered", at.integer) if at.has("unanswered") else None,
     )
 
 
 def _read_workload(at: Reader) -> WorkloadUsage:
-    names = tuple(
-        NameRate(name.text("name", MAX_LABEL), name.text("type"), name.number("pps"))
-        for name in at.objects("names")
-    )
     return WorkloadUsage(
         workload=Workload(*map(at.text, ("kind", "namespace", "workload", "container"))),
         via=at.text("via"),
@@ -128,7 +126,19 @@ def _read_workload(at: Reader) -> WorkloadUsage:
         classes=_read_classes(at) if at.has("classes") else {},
         cgroup=at.optional("cgroup", lambda key: at.text(key, MAX_PATH)),
         cgroup_id=at.optional("cgroup_id", at.integer),
-        names=names,
+        names=_read_names(at),
+    )
+
+
+def _read_names(at: Reader) -> tuple[NameRate, ...]:
+    return tuple(
+        NameRate(
+            name.text("name", MAX_LABEL),
+            name.text("type"),
+            name.number("pps"),
+            name.integer("packets") if name.has("packets") else 0,
+        )
+        for name in at.objects("names")
     )
 
 
@@ -149,6 +159,9 @@ def moment_of(at: Reader, key: str) -> float:
     if not _RFC3339.fullmatch(text):
         raise SourceError(f"{at.place}.{key}: must be RFC 3339 in UTC")
     try:
-        return datetime.fromisoformat(text).timestamp()
+        time_s = datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError) as error:
         raise SourceError(f"{at.place}.{key}: no such moment") from error
+    if not 0 <= time_s < _LATEST_S:
+        raise SourceError(f"{at.place}.{key}: must be after 1970 and before 9000")
+    return time_s

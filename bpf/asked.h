@@ -11,10 +11,11 @@
 #include "asks.h"
 
 static __always_inline void tell_name(struct __sk_buff *skb, const struct packet *p, u64 hash,
-                                      struct asked *row)
+                                      u16 type, struct asked *row)
 {
-    u32 offset = p->transport + UDP_HEADER + DNS_HEADER, length;
+    u32 offset = p->transport + UDP_HEADER + DNS_HEADER;
     struct told_name *told;
+    u64 length;
 
     if (offset >= skb->len)
         return;
@@ -25,11 +26,11 @@ static __always_inline void tell_name(struct __sk_buff *skb, const struct packet
     if (!told)
         return;
     told->hash = hash;
+    told->type = type;
     told->zero = 0;
-    /* Said again, for the verifier, where the compiler cannot leave it out. */
-    asm volatile("" : "+r"(length));
-    if (length < 1 || length > NAME_BYTES ||
-        bpf_skb_load_bytes(skb, offset, told->question, length)) {
+    /* 1 to 256, said so that every kernel's verifier sees it, and the compiler cannot undo it. */
+    asm volatile("%0 += -1\n%0 &= 255\n%0 += 1" : "+r"(length));
+    if (bpf_skb_load_bytes(skb, offset, told->question, length)) {
         told_names.ringbuf_discard(told, BPF_RB_NO_WAKEUP);
         return;
     }
@@ -39,7 +40,8 @@ static __always_inline void tell_name(struct __sk_buff *skb, const struct packet
 }
 
 static __always_inline void count_asked(struct __sk_buff *skb, const struct packet *p, u64 hash,
-                                        const struct sender_key *sender, u64 packets)
+                                        u16 type, const struct sender_key *sender,
+                                        u64 packets)
 {
     struct asked_key key = {};
     struct asked *row, fresh = {};
@@ -59,7 +61,7 @@ static __always_inline void count_asked(struct __sk_buff *skb, const struct pack
     }
     __sync_fetch_and_add(&row->queries, packets);
     if (!row->told)
-        tell_name(skb, p, hash, row);
+        tell_name(skb, p, hash, type, row);
 }
 
 #endif

@@ -52,10 +52,11 @@ static __always_inline void remember_ask(struct __sk_buff *skb, const struct pac
     u64 now_ns = bpf_ktime_get_ns(), hash, *last;
     struct ask fresh = {}, *waiting;
     u32 zero = 0;
+    u16 type = 0;
 
     if (!is_query(skb, p))
         return;
-    hash = hash_question(skb, p);
+    hash = hash_question(skb, p, &type);
     if (!hash)
         return;
     waiting = asks.lookup(&hash);

@@ -73,8 +73,8 @@ static __always_inline u16 read_tag(const struct __sk_buff *skb, const struct se
 
 /* *hash* is that of the question, or 0 when there is none to count. */
 static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const struct packet *p,
-                                         int class, u32 asker, u16 tag, u64 hash, struct eni *eni,
-                                         u64 packets)
+                                         int class, u32 asker, u16 tag, u64 hash, u16 type,
+                                         struct eni *eni, u64 packets)
 {
     struct sender_key key = {};
     u64 *count, zero = 0;
@@ -91,7 +91,7 @@ static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const s
     else
         key.cgroup = bpf_skb_cgroup_id(skb);
     if (hash)
-        count_asked(skb, p, hash, &key, packets);
+        count_asked(skb, p, hash, type, &key, packets);
     count = senders.lookup_or_try_init(&key, &zero);
     if (count) {
         __sync_fetch_and_add(count, packets);
@@ -131,7 +131,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     int class, found = parse_packet(skb, QUERIES, &p);
     u64 packets, now_ns, hash = 0;
     u32 asker = 0;
-    u16 tag;
+    u16 tag, type = 0;
 
     if (found == PARSED_BORING)
         return NEXT;
@@ -157,12 +157,12 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     now_ns = bpf_ktime_get_ns();
     if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
         if ((s->names || is_waited_for(now_ns)) && is_query(skb, &p)) {
-            hash = hash_question(skb, &p);
+            hash = hash_question(skb, &p, &type);
             asker = hash ? find_asker(&p, hash, now_ns) : 0;
         }
         remember_query(skb, dev, &p, eni, now_ns);
     }
-    count_sender(skb, dev, &p, class, asker, tag, s->names ? hash : 0, eni, packets);
+    count_sender(skb, dev, &p, class, asker, tag, s->names ? hash : 0, type, eni, packets);
     if (!asker)
         count_source(skb, dev, &p, class, tag, packets);
     count_window(eni, dev, p.vlan, class, packets, now_ns);

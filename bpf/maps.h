@@ -155,11 +155,12 @@ struct asked {
     u32 zero;
 };
 
-/* How a name reads: the question as it stands in the query, or as much of it as there is. */
+/* How a name reads: as it stands in the query, with what follows it there. */
 struct told_name {
     u64 hash;
     u32 length;
-    u32 zero;
+    u16 type;               /* as on the wire */
+    u16 zero;
     u8 question[NAME_BYTES];
 };
 

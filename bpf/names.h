@@ -37,15 +37,14 @@ static __always_inline u64 word_at(struct __sk_buff *skb, u32 offset)
 }
 
 /*
- * Hash of the first question's name, case folded, and type; 0 when the packet has none. What comes
+ * Hash of the first question's name, case folded, and its type, which goes to *type* as well; 0 when the packet has none. What comes
  * behind it (class, EDNS) is ignored. The name ends at its first zero byte: a label with a zero in
  * it gets the hash of a shorter name, which harms nobody but its sender.
  */
-static __always_inline u64 hash_question(struct __sk_buff *skb, const struct packet *p)
+static __always_inline u64 hash_question(struct __sk_buff *skb, const struct packet *p, u16 *type)
 {
     u32 offset = p->transport + UDP_HEADER + DNS_HEADER;
     u64 hash = 0, word, zero, below;
-    u16 type = 0;
     int i;
 
 #pragma clang loop unroll(disable)
@@ -59,9 +58,9 @@ static __always_inline u64 hash_question(struct __sk_buff *skb, const struct pac
                       !!(below & 0xff000000) + !!(below & 0xff00000000ULL) +
                       !!(below & 0xff0000000000ULL) + !!(below & 0xff000000000000ULL);
             hash = mix(hash, fold_case(word & below));
-            if (bpf_skb_load_bytes(skb, offset, &type, sizeof(type)))
+            if (bpf_skb_load_bytes(skb, offset, type, sizeof(*type)))
                 return 0;
-            hash = mix(hash, type);
+            hash = mix(hash, *type);
             return hash ? hash : 1;
         }
         hash = mix(hash, fold_case(word));

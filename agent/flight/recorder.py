@@ -60,8 +60,8 @@ class Recorder:
             # The kernel's ring goes back so far, and not to before the ENI was there (again): what
             # was not read by then is not known.
             known_from = max(now - _WHOLE_SLOTS, self._first_seen[label])
-            if usage.packets < ring.packets:  # it went and came back since the last snapshot
-                known_from = now
+            if usage.packets < ring.packets and self._first_seen[label] < before:
+                known_from = now  # it went and came back since the last look
             ring.take_slots(usage.slots, known_from, now)
             ring.packets = usage.packets
             if second:
@@ -111,7 +111,8 @@ class Recorder:
             agent=__version__,
             reason=reason,
             eni=eni,
-            begin_s=self._time_s - (now - first) * SLOT_S,
+            # An agent that is asked may say anything of its slots; a file has a time.
+            begin_s=max(0.0, self._time_s - (now - first) * SLOT_S),
             moment=None if moment is None else moment - first,
             slots=end - first,
             enis=tuple(cut),

@@ -6,7 +6,7 @@ asked for once never keeps a new one out for long.
 
 from __future__ import annotations
 
-import struct
+import socket
 from dataclasses import dataclass
 
 from ..model import CLASSES, PROTOCOLS, AskedKey, Question, SenderKey
@@ -17,9 +17,10 @@ from .ring import Ring
 IDLE_LOOKS = 60
 _KEY, _VALUE = layout.ASKED_KEY.packer, layout.ASKED.packer
 _CROWDED = 0.75
-_TYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA",
-          33: "SRV", 35: "NAPTR", 43: "DS", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 255: "ANY"}  # fmt: skip
-_TYPE = struct.Struct("!H")
+_TYPES = {
+    1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV",
+    35: "NAPTR", 43: "DS", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 255: "ANY",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -60,8 +61,8 @@ class Asked:
         A question is missing when its name was told while the ring was full: it is told again.
         """
         for record in self._ring.read():
-            told, length, _, question = layout.TOLD_NAME.packer.unpack(record)
-            self._questions[told] = read_question(question[:length])
+            told, length, kind, _, question = layout.TOLD_NAME.packer.unpack(record)
+            self._questions[told] = read_question(question[:length], socket.ntohs(kind))
         asked: dict[AskedKey, int] = {}
         gone = self._rows.keys() - self._look(asked)
         for packed in gone:
@@ -100,23 +101,21 @@ class Asked:
             self._questions = {h: q for h, q in self._questions.items() if h in live}
 
 
-def read_question(wire: bytes) -> Question:
-    """The name, lower case, and type of the question that *wire* begins with.
+def read_question(wire: bytes, kind: int) -> Question:
+    r"""The name that *wire* begins with, lower case, and the type of number *kind*.
 
     It ends at its first zero byte, as the kernel's hash does. What no host name has in it is
-    written as ``\\DDD``, a dot within a label too (RFC 1035, 5.1).
+    written as ``\DDD``, a dot within a label too (RFC 1035, 5.1).
     """
     end = wire.find(0)
     if end < 0:
-        return Question("", "")
+        return Question("", "")  # longer than a name can be: the kernel hashes no such thing
     labels, at = [], 0
     while at < end:
         length = wire[at]
         labels.append("".join(map(_shown, wire[at + 1 : min(at + 1 + length, end)])))
         at += 1 + length
-    tail = wire[end + 1 : end + 3]
-    number = _TYPE.unpack(tail)[0] if len(tail) == 2 else 0
-    return Question(".".join(labels) or ".", _TYPES.get(number, f"TYPE{number}"))
+    return Question(".".join(labels) or ".", _TYPES.get(kind, f"TYPE{kind}"))
 
 
 def _shown(byte: int) -> str:
@@ -128,7 +127,5 @@ def _shown(byte: int) -> str:
 
 def _asked_key(packed: bytes) -> AskedKey:
     question, cgroup, dev, ingress, vlan, origin, asker, klass, _ = _KEY.unpack(packed)
-    sender = SenderKey(
-        dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[0], asker
-    )
+    sender = SenderKey(dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[0], asker)
     return AskedKey(question, sender)

@@ -130,7 +130,13 @@ ASKED_KEY = Layout(
 )
 ASKED = Layout((("queries", "Q"), ("told", "I"), ("zero", "I")))
 TOLD_NAME = Layout(
-    (("hash", "Q"), ("length", "I"), ("zero", "I"), ("question", f"{_N['NAME_BYTES']}s"))
+    (
+        ("hash", "Q"),
+        ("length", "I"),
+        ("type", "H"),
+        ("zero", "H"),
+        ("question", f"{_N['NAME_BYTES']}s"),
+    )
 )
 """One record of the ring buffer ``told_names``."""
 REMOTE_KEY = Layout((("address", "16s"),))

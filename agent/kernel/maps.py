@@ -18,6 +18,7 @@ from ..model import (
     SenderKey,
 )
 from . import bpf, layout
+from .asked import Asked
 from .counters import eni_counters
 from .limits import Limits, Place
 from .loader import Loaded
@@ -27,6 +28,7 @@ class Maps:
     """The maps of one set of loaded programs."""
 
     def __init__(self, loaded: Loaded) -> None:
+        self._asked = Asked(loaded)
         self._fds = loaded.maps
         self._room = loaded.max_entries
         self._used: dict[str, int] = {}
@@ -146,6 +148,9 @@ class Maps:
         """
         taken_at_ns = time.monotonic_ns()
         senders = self._senders()
+        # After senders: then a name has no more queries than its sender, but in the next sample.
+        asked, questions = self._asked.read()
+        self._used["asked"] = self._asked.entries[0]
         return Sample(
             taken_at_ns=taken_at_ns,
             senders=senders,
@@ -154,7 +159,13 @@ class Maps:
             sources=self._sources(),
             remotes=self._remotes(),
             stats=self._stats(),
+            asked=asked,
+            questions=questions,
         )
+
+    def close(self) -> None:
+        """Let go of what is mapped; nothing is read afterwards."""
+        self._asked.close()
 
     def _rows(self, name: str) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
         key, value = layout.MAPS[name]

@@ -13,8 +13,8 @@ from .table import height_of, table
 from .view import ViewState, by_heat
 
 _LEAST_ROWS = 4
-_Head = tuple[bool, int, bool]
-"""What a panel shows above its table: the bar or not, lines of chart, the classes or not."""
+_Head = tuple[bool, int, bool, bool]
+"""What a panel shows above its table: bar, lines of chart, classes, names asked for."""
 
 
 def overview(
@@ -22,7 +22,7 @@ def overview(
 ) -> list[Text]:
     """The chosen ENI as a panel, every other as one line, in order of heat."""
     ordered, marks = by_heat(enis), marks_for(view.ascii_only)
-    rows = _head_rows(room)
+    rows = _head_rows(room, asked=any(eni.names for eni in enis))
     least = _heads(rows) + min(height_of(chosen, view), 1 + _LEAST_ROWS)
     others = max(0, min(len(ordered) - 1, room - least))
     if others < len(ordered) - 1 and others:
@@ -73,24 +73,26 @@ def _around(ordered: Sequence[EniUsage], chosen: EniUsage, others: int) -> list[
     return list(ordered[start : start + others + 1])
 
 
-def _head_rows(room: int) -> _Head:
-    """What a panel shows above its table in *room* lines: bar, lines of chart, classes."""
+def _head_rows(room: int, *, asked: bool) -> _Head:
+    """What a panel shows above its table in *room* lines; *asked* when names are known at all."""
     charted = 0 if room < 8 else 3 if room >= 34 else 1
-    return room >= 4, charted, room >= 12
+    return room >= 4, charted, room >= 12, asked and room >= 16
 
 
 def _heads(rows: _Head) -> int:
-    return 1 + rows[0] + rows[1] + rows[2]
+    return 1 + rows[0] + rows[1] + rows[2] + rows[3]
 
 
 def _panel(eni: EniUsage, width: int, rows: _Head, marks: Marks) -> list[Text]:
     """One ENI without its table."""
-    bar, charted, classes = rows
+    bar, charted, classes, asked = rows
     lines = [panel.title(eni, width, marks, marks.open)]
     if bar:
         lines.append(panel.now(eni, width, marks))
     if classes:
         lines.append(panel.classes(eni, width, marks))
+    if asked:
+        lines.append(panel.asked(eni, width, marks))
     if charted:
         lines += panel.minute(eni, width, charted, marks)
     return lines
@@ -100,7 +102,8 @@ def drilled(eni: EniUsage, view: ViewState, width: int, room: int) -> list[Text]
     """One ENI with the screen for itself: a higher chart, its classes one by one, more rows."""
     marks = marks_for(view.ascii_only)
     charted = 0 if room < 8 else 1 if room < 16 else 2 if room < 26 else 5
-    lines = _panel(eni, width, (room >= 4, 0, 12 <= room < 18), marks)
+    asked = bool(eni.names) and room >= 16
+    lines = _panel(eni, width, (room >= 4, 0, 12 <= room < 18, asked), marks)
     if room >= 18:
         lines.append(panel.facts(eni, marks))
     lines += panel.minute(eni, width, charted, marks) if charted else []

@@ -79,6 +79,20 @@ def classes(eni: EniUsage, width: int, marks: Marks) -> Text:
     return line if told else line.append(marks.unknown, "dim")
 
 
+def asked(eni: EniUsage, width: int, marks: Marks) -> Text:
+    """What was asked for most, by whomever."""
+    line = Text("").append("  asked".ljust(LABEL_CELLS), "dim")
+    for at, name in enumerate(eni.names):
+        gap = "  " if at else ""
+        rate = f" {cells.shown(name.type, marks)} {cells.rate(name.pps, marks)}"
+        room = width - cell_len(line.plain) - len(gap) - cell_len(rate)
+        if room < 8 or (at and cell_len(name.name) > room):
+            break
+        line.append(gap + cells.middle(cells.shown(name.name, marks), room, marks))
+        line.append(rate, "dim")
+    return line if eni.names else line.append(marks.unknown, "dim")
+
+
 def compact(eni: EniUsage, width: int, marks: Marks, sign: str) -> Text:
     """The whole ENI in one line, its parts under those of its neighbours."""
     second, peak = _ratios(eni)

@@ -82,7 +82,7 @@ def test_each_cgroup_is_counted_as_itself(
     node.enter("sysctl", "-qw", "net.ipv4.ip_forward=1")
     attacher = make_attacher("auto")
     attacher.attach(node.ifindex("v0"), "v0", WORKLOAD_HOOKS)
-    attacher.attach(pair.eni, "eni", ENI_HOOKS[:1])
+    attacher.attach(pair.eni, "eni", ENI_HOOKS)
     TagPool(wired.maps, lambda _: None, lambda _: True)
 
     top = next(cgroup_root().glob(f"eni53t-{os.getpid()}"))

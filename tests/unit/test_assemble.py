@@ -7,6 +7,7 @@ from eni53.assemble import EniView, eni_usage
 from eni53.inventory.workloads import Workloads
 from eni53.ledger import ENDED_AFTER_S, Ledger
 from eni53.model import CLASSES, UNATTRIBUTED, Count, Eni
+from eni53.questions import Questions
 from eni53.rates import Windows
 
 from tests.fixtures.samples import ENI, Kernel, container, ladder, task
@@ -46,7 +47,7 @@ def ledger():
 
 def test_rates_cover_the_window(ledger):
     """Packets are since attach, pps since the last update."""
-    usage = eni_usage(VIEW, ledger, 2.0, since_start=False)
+    usage = eni_usage(VIEW, ledger, Questions(100), 2.0, since_start=False)
     assert usage.packets == 50
     assert {c: n for c, n in usage.classes.items() if n.packets} == {
         "resolver": Count(48, 9.0),
@@ -60,7 +61,7 @@ def test_rates_cover_the_window(ledger):
 
 def test_a_one_shots_rates_are_over_all_of_it(ledger):
     """`top --once` speaks of the whole measurement."""
-    usage = eni_usage(VIEW, ledger, 5.0, since_start=True)
+    usage = eni_usage(VIEW, ledger, Questions(100), 5.0, since_start=True)
     assert {row.workload: row.pps for row in usage.workloads} == {task("a"): 8.0, UNATTRIBUTED: 2.0}
     assert usage.classes["resolver"] == Count(48, 9.6)
 
@@ -72,7 +73,7 @@ def test_a_one_shots_rates_are_over_all_of_it(ledger):
 )  # fmt: skip
 def test_shares_are_of_the_basis(ledger, basis, shares):
     """What does not count against the limit is no part of the share; shares add up to one."""
-    usage = eni_usage(replace(VIEW, basis=basis), ledger, 2.0, since_start=False)
+    usage = eni_usage(replace(VIEW, basis=basis), ledger, Questions(100), 2.0, since_start=False)
     assert {row.workload: row.share for row in usage.workloads} == shares
     assert sum(shares.values()) == pytest.approx(1.0)
 
@@ -80,19 +81,19 @@ def test_shares_are_of_the_basis(ledger, basis, shares):
 def test_a_silent_window_has_no_shares():
     """Nothing divided by nothing is nothing, not an error."""
     empty = Ledger(200, lambda _: True)
-    usage = eni_usage(VIEW, empty, 1.0, since_start=False)
+    usage = eni_usage(VIEW, empty, Questions(100), 1.0, since_start=False)
     assert (usage.packets, usage.workloads) == (0, ())
     kernel = Kernel()
     kernel.send(5, ingress=3)
     for at_s in (1.0, 2.0):
         empty.update(kernel.sample(at_s), ladder(kernel, Workloads()), at_s)
-    (row,) = eni_usage(VIEW, empty, 1.0, since_start=False).workloads
+    (row,) = eni_usage(VIEW, empty, Questions(100), 1.0, since_start=False).workloads
     assert (row.packets, row.pps, row.share) == (5, 0.0, 0.0)
 
 
 def test_the_windows_on_the_basis_make_utilization(ledger):
     """Peak divided by limit; both bases are shown."""
-    usage = eni_usage(VIEW, ledger, 2.0, since_start=False)
+    usage = eni_usage(VIEW, ledger, Questions(100), 2.0, since_start=False)
     assert usage.utilization == 0.5
     assert usage.peak_pps == {"linklocal": 512.0, "dns": 900.0}
     assert usage.history_pps == (1.0, 2.0)
@@ -101,11 +102,11 @@ def test_the_windows_on_the_basis_make_utilization(ledger):
 
 def test_a_cgroup_is_shown_when_there_is_exactly_one(ledger):
     """Two cgroups in one row would make either a guess."""
-    usage = eni_usage(VIEW, ledger, 2.0, since_start=False)
+    usage = eni_usage(VIEW, ledger, Questions(100), 2.0, since_start=False)
     row = next(row for row in usage.workloads if row.workload == task("a"))
     assert (row.cgroup, row.cgroup_id) == ("/ecs/a", 100)
     ledger.rows[ENI][task("a"), "direct"].cgroups.add(("/ecs/b", 101))
-    usage = eni_usage(VIEW, ledger, 2.0, since_start=False)
+    usage = eni_usage(VIEW, ledger, Questions(100), 2.0, since_start=False)
     row = next(row for row in usage.workloads if row.workload == task("a"))
     assert (row.cgroup, row.cgroup_id) == (None, None)
 
@@ -118,7 +119,7 @@ def test_the_busiest_is_first():
         workloads.add(container(f"t{number}", netns=number + 1, nsid=number))
         kernel.send(packets, ingress=10 + number)
     ledger.update(kernel.sample(), ladder(kernel, workloads, {10, 11, 12}), 0.0)
-    rows = eni_usage(VIEW, ledger, 1.0, since_start=False).workloads
+    rows = eni_usage(VIEW, ledger, Questions(100), 1.0, since_start=False).workloads
     assert [row.workload for row in rows] == [task("t1"), task("t2"), task("t0")]
 
 
@@ -130,5 +131,5 @@ def test_what_has_ended_is_still_part_of_the_eni():
     kernel.send(4, ingress=10)
     ledger.update(kernel.sample(), ladder(kernel, workloads, {10}), 0.0)
     ledger.update(kernel.sample(), ladder(kernel, workloads, {10}), ENDED_AFTER_S)
-    usage = eni_usage(VIEW, ledger, 1.0, since_start=False)
+    usage = eni_usage(VIEW, ledger, Questions(100), 1.0, since_start=False)
     assert (usage.packets, usage.ended_packets, usage.workloads) == (4, 4, ())

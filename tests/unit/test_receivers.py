@@ -69,7 +69,7 @@ def test_a_webhook_is_sent_what_the_design_says():
         "cgroup": None, "cgroup_id": None, "share": 0.6,
     }  # fmt: skip
     assert workloads[0]["names"][0] == {
-        "name": "orders.internal.example.com", "type": "A", "pps": 80.0
+        "name": "orders.internal.example.com", "type": "A", "pps": 80.0, "packets": 0
     }  # fmt: skip
 
 

@@ -51,7 +51,12 @@ def test_the_shape_is_the_promised_one() -> None:
     )
     promised = "kind namespace workload container cgroup cgroup_id via packets pps share names"
     assert {*promised.split(), "classes"} == set(eni["workloads"][0])
-    assert eni["workloads"][0]["names"][1] == {"name": "orders", "type": "AAAA", "pps": 80.0}
+    assert eni["workloads"][0]["names"][1] == {
+        "name": "orders",
+        "type": "AAAA",
+        "pps": 80.0,
+        "packets": 0,
+    }
     assert eni["workloads"][0]["classes"]["imds"] == {"packets": 200, "pps": 2.0}
     promised = "code severity eni workload summary evidence remedy"
     assert set(promised.split()) == set(finding)
