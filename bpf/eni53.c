@@ -130,7 +130,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     struct eni *eni;
     int class, found = parse_packet(skb, QUERIES, &p);
     u64 packets, now_ns, hash = 0;
-    u32 asker = 0;
+    u32 asker = 0, waited_for;
     u16 tag, type = 0;
 
     if (found == PARSED_BORING)
@@ -156,9 +156,11 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
     if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
-        if ((s->names || is_waited_for(now_ns)) && is_query(skb, &p)) {
+        waited_for = is_waited_for(now_ns);
+        if ((s->names || waited_for) && is_query(skb, &p)) {
             hash = hash_question(skb, &p, &type);
-            asker = hash ? find_asker(&p, hash, now_ns) : 0;
+            if (hash && waited_for)
+                asker = find_asker(&p, hash, now_ns);
         }
         remember_query(skb, dev, &p, eni, now_ns);
     }

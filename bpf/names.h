@@ -21,9 +21,13 @@ static __always_inline u64 fold_case(u64 word)
 /* The eight bytes at *offset*, with zeros for those beyond the end of the frame. */
 static __always_inline u64 word_at(struct __sk_buff *skb, u32 offset)
 {
+    void *at = (void *)(long)skb->data + (offset & 0x7fff);
     u64 word = 0;
     u32 left;
 
+    /* Most are in the linear data, where a look costs a tenth of a call. */
+    if (at + sizeof(word) <= (void *)(long)skb->data_end)
+        return *(u64 *)at;
     if (!bpf_skb_load_bytes(skb, offset, &word, sizeof(word)))
         return word;
     word = 0;
