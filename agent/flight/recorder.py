@@ -64,7 +64,7 @@ class Recorder:
                 known_from = now  # it went and came back since the last look
             ring.take_slots(usage.slots, known_from, now)
             ring.packets = usage.packets
-            if second:
+            if second or ring.identity is None:
                 ring.take_second(usage, now)
         self._silent = {label for label, usage in enis.items() if not usage.packets}
         for label in [k for k, ring in self._rings.items() if ring.heard_of < now - KEPT_SLOTS]:

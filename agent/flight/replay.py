@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..alerts import LINKLOCAL_DROPS
 from ..findings import DropWatch, eni_findings
@@ -69,7 +69,7 @@ class Frames:
             time_s=self.times_s[at],
             window_s=1.0,
             enis=tuple(enis),
-            findings=tuple(eni_findings(enis, dropped)),
+            findings=tuple(eni_findings(map(_without_rest, enis), dropped)),
             slot=moment,
         )
 
@@ -131,6 +131,12 @@ def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
             if linklocal is not None and dns is not None and (linklocal or dns)
         ),
     )
+
+
+def _without_rest(usage: EniUsage) -> EniUsage:
+    """As a finding must see it: who is summed up in one row was nobody that sent the most."""
+    rows = (row for row in usage.workloads if row.workload != OTHER)
+    return replace(usage, workloads=tuple(rows))
 
 
 def _rows(second: Second, basis: str) -> Iterator[WorkloadUsage]:

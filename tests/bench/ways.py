@@ -22,6 +22,7 @@ from .slices import Cost, Slice, Times
 RUNS = 20_000  # below the room of the query table, so that nearly all find it empty
 VETH, TAG, VLAN = 4242, 7, 100
 RESOLVER, CLIENT, REMOTE = "10.53.0.2", "10.53.2.9", "10.53.5.7"
+RESOLVERS = (RESOLVER, "169.254.169.253", "fd00:ec2::253")
 NAME = "checkout-db-primary.prod.svc.example.com"  # 40 octets
 ASKED_NAME = "checkout-db-standby.prod.svc.example.com"
 _ID_AT = 14 + 20 + 8  # the DNS id's offset in an IPv4 frame without options
@@ -49,6 +50,7 @@ class Way:
         forwarded: By a veth, with its tag; else from this host.
         vlan: Tag in the metadata, as a branch ENI's packets have it on their trunk.
         asked: Whether a client on another node has lately asked for this name, another, or none.
+        named: Names are counted.
     """
 
     what: str
@@ -56,11 +58,14 @@ class Way:
     forwarded: bool = True
     vlan: int = 0
     asked: int = _NOBODY_ASKED
+    named: bool = True
 
 
 CONTAINER = Way("a container's")
+NAMELESS = Way("a container's, names not counted", named=False)
 WAYS = (
     CONTAINER,
+    NAMELESS,
     Way("a process's on the host", forwarded=False),
     Way("a branch ENI's on its trunk (VLAN tag in the metadata)", vlan=VLAN),
     Way("in the namespace of an awsvpc task", ("task_egress", "task_ingress"), forwarded=False),
@@ -140,6 +145,7 @@ class Ways:
         def once(times: Times) -> None:
             mark = next(self._marks) & 0x7FFFFFFF
             self.nobody_asks()
+            self._maps.set_resolvers(RESOLVERS, names=way.named)
             if way.asked != _NOBODY_ASKED:
                 self._one_asks()
             for which, program, frame, tag, vlan, ingress in legs:
@@ -147,6 +153,7 @@ class Ways:
                     fd = self._vary(target, _ID_AT, tag, vlan)
                     ns = slices.run(fd, frame, RUNS, mark, ingress)
                     times.add(f"{way.what}, {which}{suffix}", ns)
+            self._maps.set_resolvers(RESOLVERS)
 
         return once
 

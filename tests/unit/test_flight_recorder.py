@@ -306,6 +306,15 @@ class TestSeconds:
         assert states == ["ok"] * 12 + ["exceeded"] * 4 + ["ok"] * 2
         assert slots_of(cut, "eni-1") == (None, *[0] * 38)
 
+    def test_the_first_look_at_an_eni_is_always_kept(self, recorder):
+        """Else it would be in no file that is written there and then."""
+        wire = Wire("eni-1", "eni-2")
+        recorder.update(wire.look(BEGIN))
+        wire.send("eni-2", BEGIN)
+        recorder.update(wire.look(BEGIN + 1))
+        [one] = recorder.cut(BEGIN, BEGIN + 1).enis
+        assert (one.eni.label, [second.at for second in one.seconds]) == ("eni-2", [1])
+
     def test_a_cut_says_what_it_is_of(self, recorder):
         """Node, time of its begin, moment, and the busiest ENI on its basis first."""
         wire = Wire("eni-1", "eni-2", "eni-3", "eni-4")
