@@ -76,6 +76,10 @@ class Ladder:
         if remote is not None:
             asker = Owner(Workload("remote", workload=remote.address))
             return Verdict(asker, Rung.ASKER, via=CACHE)
+        behind = self.origins.get(key.asker) if key.asker else None
+        if behind is not None:
+            owner = self.workloads.of_veth(behind.ifindex, behind.cgroup_id)
+            return Verdict(owner, Rung.ASKER, via=CACHE)
         task = self.workloads.of_eni((key.dev, key.vlan), key.cgroup_id)
         if task is not None:
             return Verdict(task, Rung.ENI)
@@ -91,7 +95,8 @@ class Ladder:
 
     def settle(self, key: SenderKey) -> Owner:
         """The best that can be said of a sender that stayed without an owner for too long."""
-        origin = self._origin(key)
+        origin = self.origins.get(key.asker) if key.asker else None
+        origin = origin or self._origin(key)
         cgroup_id = origin.cgroup_id if origin is not None else key.cgroup_id
         path = self.cgroups.path_of(cgroup_id) if cgroup_id else None
         if path is None or path == "/":

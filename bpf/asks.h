@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Who wanted a name, when the sender is a cache. A client on another node asks a resolver on this
- * one (CoreDNS, say); what that resolver then asks for the same name, from the address that was
- * asked, is the client's doing.
+ * Who wanted a name, when the sender is a cache; nobody says which those are.
+ *
+ * A client on another node asks a resolver on this one (CoreDNS, say); what that resolver then asks
+ * for the same name, from the address that was asked, is the client's doing.
+ *
+ * A workload here asks something else than the VPC's resolver. If then a sender that may be a cache
+ * asks for the same name, that is the workload's doing: a process on the host, or a workload that
+ * has answered somebody. It is so once: the cache's retries are its own.
  */
 #ifndef ENI53_ASKS_H
 #define ENI53_ASKS_H
@@ -10,6 +15,8 @@
 #include "names.h"
 
 #define ASK_WAIT_NS 5000000000ULL   /* a resolver that has not asked by then will not for this one */
+#define LOCAL_WAIT_NS 500000000ULL  /* a cache here that has to ask asks at once */
+#define SERVING_NS 60000000000ULL   /* who has answered nobody for so long serves nobody */
 #define REMOTE_BIT 0x8000           /* in an asker's id: a client on another node */
 
 static __always_inline int is_query(struct __sk_buff *skb, const struct packet *p)
@@ -46,24 +53,42 @@ static __always_inline u32 remote_id(const struct packet *p, u64 now_ns)
     return known->id;
 }
 
-/* Inbound at an ENI: a client asks for a name here. One that is still waited for stays. */
-static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p)
+/* Whether a workload has lately answered somebody. */
+static __always_inline int serves(u32 tag, u64 now_ns)
+{
+    u64 *answered_ns = tag ? serving.lookup(&tag) : 0;
+
+    return answered_ns && *answered_ns && now_ns < *answered_ns + SERVING_NS;
+}
+
+static __always_inline u64 ask_wait_ns(const struct ask *ask)
+{
+    return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
+}
+
+/* Somebody asks for a name: *tag*, or if that is 0 the client that the packet comes from. */
+static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
 {
     u64 now_ns = bpf_ktime_get_ns(), hash, *last;
     struct ask fresh = {}, *waiting;
     u32 zero = 0;
     u16 type = 0;
 
-    if (!is_query(skb, p))
+    /* What a cache asks another one is no ask: somebody has asked it. */
+    if (!is_query(skb, p) || serves(tag, now_ns))
         return;
     hash = hash_question(skb, p, &type);
     if (!hash)
         return;
     waiting = asks.lookup(&hash);
-    if (waiting && !waiting->served && now_ns < waiting->at_ns + ASK_WAIT_NS)
+    /* One that is still waited for stays: whoever missed first is why the cache asks. */
+    if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
+        if (tag && waiting->asker != tag)
+            note(STAT_ASK_AMBIGUOUS);
         return;
+    }
     fresh.at_ns = now_ns;
-    fresh.asker = remote_id(p, now_ns);
+    fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
     asks.update(&hash, &fresh);
     last = last_ask.lookup(&zero);
@@ -80,18 +105,44 @@ static __always_inline int is_waited_for(u64 now_ns)
     return last && now_ns <= *last + ASK_WAIT_NS;
 }
 
-/* Outbound at an ENI: the id of the client for whom a query of this hash goes out, or 0. */
-static __always_inline u32 find_asker(const struct packet *p, u64 hash, u64 now_ns)
+/* Outbound at an ENI: for whom a query of this hash goes out, or 0. */
+static __always_inline u32 find_asker(const struct packet *p, u64 hash, u32 ingress, u16 tag,
+                                      u64 now_ns)
 {
     struct ask *ask = asks.lookup(&hash);
 
-    if (!ask || now_ns > ask->at_ns + ASK_WAIT_NS)
+    if (!ask || now_ns > ask->at_ns + ask_wait_ns(ask))
         return 0;
+    if (ask->asker && !(ask->asker & REMOTE_BIT)) {
+        /* Its own query, on the way to a server elsewhere: no cache has been asked. */
+        if (ask->asker == tag) {
+            ask->served = 1;
+            return 0;
+        }
+        if (ask->served || (ingress && !serves(tag, now_ns)))
+            return 0;
+        ask->served = 1;
+        return ask->asker;
+    }
     if (ask->asked[0] != p->source[0] || ask->asked[1] != p->source[1] ||
         ask->asked[2] != p->source[2] || ask->asked[3] != p->source[3])
         return 0;
     ask->served = 1;
     return ask->asker;
+}
+
+/* At a workload's veth: it gives an answer, so it may be a cache. */
+static __always_inline void note_answer(struct __sk_buff *skb, const struct packet *p, u32 tag)
+{
+    struct dns_header dns;
+    u64 *answered_ns;
+
+    if (!tag || p->protocol != PROTOCOL_UDP ||
+        bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
+        return;
+    answered_ns = dns.flags & DNS_FLAG_RESPONSE ? serving.lookup(&tag) : 0;
+    if (answered_ns)
+        *answered_ns = bpf_ktime_get_ns();
 }
 
 #endif

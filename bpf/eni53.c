@@ -26,16 +26,24 @@ int workload_ingress(struct __sk_buff *skb)
 {
     struct packet p = {};
     struct settings *s;
-    int class;
+    int class, answer;
+    u32 tag;
 
-    if (parse_packet(skb, QUERIES, &p) != PARSED_CANDIDATE)
+    if (parse_packet(skb, BOTH, &p) != PARSED_CANDIDATE)
         return NEXT;
     s = get_settings();
     if (!s)
         return NEXT;
-    class = classify(&p, s);
-    if (class >= 0)
-        count_origin(skb, &p, class, s);
+    answer = p.source_port == DNS_PORT && p.destination_port != DNS_PORT;
+    /* An answer to an address of the resolver's is looked at here, and passes the ENI unseen. */
+    class = answer && !to_service(&p) ? -1 : classify(&p, s);
+    if (class < 0 && !answer)
+        return NEXT;
+    tag = count_origin(skb, &p, class, s);
+    if (answer)
+        note_answer(skb, &p, tag);
+    else if (class == CLASS_DNS_OTHER && tag)
+        remember_ask(skb, &p, tag);
     return NEXT;
 }
 
@@ -160,7 +168,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
         if ((s->names || waited_for) && is_query(skb, &p)) {
             hash = hash_question(skb, &p, &type);
             if (hash && waited_for)
-                asker = find_asker(&p, hash, now_ns);
+                asker = find_asker(&p, hash, skb->ingress_ifindex, tag, now_ns);
         }
         remember_query(skb, dev, &p, eni, now_ns);
     }
@@ -178,7 +186,7 @@ static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
-        remember_ask(skb, &p);
+        remember_ask(skb, &p, 0);
     /* Not instead: there are resolvers that ask from port 53. */
     if (p.source_port == DNS_PORT)
         count_answer(skb, dev, &p);

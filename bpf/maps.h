@@ -20,6 +20,7 @@ enum stat {
     STAT_QUERY_EVICTED,     /* a waiting query lost its place to another */
     STAT_VLAN_UNKNOWN,      /* tagged frames on an ENI that is no trunk: counted as the ENI's own */
     STAT_REMOTE_EXHAUSTED,  /* no id left for another remote client: its cache is charged */
+    STAT_ASK_AMBIGUOUS,     /* another asked for a name that somebody here waits for already */
     STAT_ASKED_FULL,        /* no room for another name: the query is counted, but not by name */
     STATS,
 };
@@ -128,11 +129,11 @@ struct query_set {
     struct query queries[QUERY_WAYS];
 };
 
-/* A name that a client on another node asked for here, under the hash of name and type. */
+/* A name that somebody asked a cache here for, under the hash of name and type. */
 struct ask {
     u64 at_ns;
-    u32 asked[4];           /* the address it asked: only what that address sends on is meant */
-    u32 asker;              /* id of the client; 0: had none */
+    u32 asked[4];           /* the address a remote client asked: what that one sends on is meant */
+    u32 asker;              /* tag of a workload here, or id of a remote client; 0: had none */
     u32 served;             /* a query has gone out for it */
 };
 
@@ -191,6 +192,7 @@ BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
 BPF_HASH(asked, struct asked_key, struct asked, MAX_ASKED);
 BPF_RINGBUF_OUTPUT(told_names, TOLD_NAMES_PAGES);
+BPF_ARRAY(serving, u64, SERVING_TAGS);  /* by origin tag: when it last answered somebody */
 BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);
 BPF_QUEUE(free_remotes, u32, REMOTE_IDS);
 

@@ -15,19 +15,26 @@ static __always_inline struct origin *new_origin(struct origin_key *key)
     struct origin fresh = {};
     u32 tag = 0;
 
+    u64 *answered_ns;
+
     if (free_tags.pop(&tag))
         note(STAT_ORIGIN_EXHAUSTED);
     fresh.tag = tag;
+    answered_ns = serving.lookup(&tag);
+    if (answered_ns)
+        *answered_ns = 0;   /* who had the tag before may have been a cache */
     if (origins.insert(key, &fresh) && tag)
         free_tags.push(&tag, 0);
     return origins.lookup(key);
 }
 
-static __always_inline void count_origin(struct __sk_buff *skb, const struct packet *p, int class,
-                                         const struct settings *s)
+/* Returns the tag of who sends, or 0. *class* is below 0 for what is no query of ours. */
+static __always_inline u32 count_origin(struct __sk_buff *skb, const struct packet *p, int class,
+                                        const struct settings *s)
 {
     struct origin_key key = {};
     struct origin *origin;
+    u32 counted = class;
 
     key.cgroup = bpf_skb_cgroup_id(skb);
     key.ifindex = skb->ifindex;
@@ -36,12 +43,15 @@ static __always_inline void count_origin(struct __sk_buff *skb, const struct pac
         origin = new_origin(&key);
     if (!origin) {
         note(STAT_ORIGIN_FULL);
-        return;
+        return 0;
     }
-    if (class >= 0 && class < CLASSES)
-        __sync_fetch_and_add(&origin->sent[class], wire_packets(skb, p));
+    /* Or the compiler decides this earlier, where the verifier does not see it. */
+    asm volatile("" : "+r"(counted));
+    if (counted < CLASSES)
+        __sync_fetch_and_add(&origin->sent[counted], wire_packets(skb, p));
     if (s->write_tags && origin->tag)
         skb->tc_index = origin->tag;
+    return origin->tag;
 }
 
 #endif

@@ -38,6 +38,7 @@ enum parsed {
 #define DNS_PORT 53
 #define QUERIES 0               /* direction: look for packets to port 53 */
 #define INBOUND 1               /* direction: look for answers, from port 53, and for queries */
+#define BOTH 2                  /* direction: outbound, look for queries and for answers given */
 
 #define ETHER_IPV4 0x0800
 #define ETHER_IPV6 0x86dd
@@ -154,6 +155,13 @@ static __always_inline int is_extension(u8 number)
     return number == IP6_HOP_BY_HOP || number == IP6_ROUTING || number == IP6_DESTINATION ||
            number == IP6_FRAGMENT || number == IP6_AUTH || number == IP6_MOBILITY ||
            number == IP6_HIP || number == IP6_SHIM6;
+}
+
+/* Whether it goes to where link-local services are, whatever the port. */
+static __always_inline int to_service(const struct packet *p)
+{
+    return p->ipv6 ? p->destination[0] == net32(EC2_NET6)
+                   : (net32(p->destination[0]) & 0xffffff00) == LINKLOCAL4_NET;
 }
 
 /*

@@ -18,8 +18,9 @@
 #define CROSSINGS_PAGES 4       /* room for what wakes the agent */
 #define MAX_VETHS 4096          /* host-side veths that our program is attached to */
 #define MAX_TRUNKS 32           /* ENIs whose VLANs are branch ENIs */
-#define MAX_ASKS 8192           /* names lately asked for by clients on other nodes */
+#define MAX_ASKS 8192           /* names lately asked for by who may be behind a cache */
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
+#define SERVING_TAGS 8192       /* ORIGIN_IDS, and the tag 0 */
 #define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
 #define MAX_ASKED 4096          /* names counted, each by who asked for it */
 #define NAME_BYTES 256          /* of a question, as told to the agent: a name has at most 255 */

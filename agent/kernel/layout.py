@@ -26,6 +26,7 @@ STATS = (
     "query_evicted",
     "vlan_unknown",
     "remote_exhausted",
+    "ask_ambiguous",
     "asked_full",
 )
 """Names of the kernel's event counters, in the order of ``enum stat`` in bpf/maps.h."""

@@ -76,6 +76,8 @@ class TagPool:
         rows: dict[int, list[SenderKey]] = defaultdict(list)
         for key in sample.senders:
             rows[key.origin].append(key)
+            if key.asker and not key.asker & layout.REMOTE_BIT and key.asker != key.origin:
+                rows[key.asker].append(key)
         kept = set()
         for origin in dead:
             keys = rows[origin.tag] if origin.tag else []

@@ -30,7 +30,7 @@ EXPECTED_IN_TASKS: dict[str, Callable[[bytes], Verdict]] = {
 }
 
 # Of the tables, not of the frame.
-_NOT_A_VERDICT = ("origin_exhausted", "query_evicted", "remote_exhausted")
+_NOT_A_VERDICT = ("origin_exhausted", "query_evicted", "remote_exhausted", "ask_ambiguous")
 _SHORTEST = {b"\x08\x00": 34, b"\x86\xdd": 54}
 
 

@@ -231,6 +231,19 @@ def test_a_late_packet_starts_the_quiet_anew(pool: Pool, where: str) -> None:
     assert {pool.veth} == pool.collect(19.0)
 
 
+def test_what_a_cache_sent_for_it_keeps_the_tag_too(pool: Pool) -> None:
+    """Rows of somebody else's, charged to the tag: quiet first, and gone with it."""
+    row = layout.SENDER_KEY.packer.pack(9, pool.kernel.dev, 0, 0, 0, pool.tag, 0, 0)
+    pool.count(row, 1)
+    pool.collect(10.0)
+    pool.count(row, 2)
+    assert set() == pool.collect(14.0)
+    assert set() == pool.collect(18.9)
+    assert {pool.veth} == pool.collect(19.0)
+    assert (0, 0) == pool.remembered
+    assert [pool.tag] == [key.asker for key in pool.forgotten if not key.origin]
+
+
 def test_unsettled_rows_keep_the_tag(pool: Pool) -> None:
     """While a row still waits for its owner's name, nothing of it may go."""
     for now_s in (10.0, 20.0, 40.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,24 @@ def test_a_container_that_is_started_again(workloads: Workloads) -> None:
     found = ladder(workloads, Origin(VETH_A, 1001, 7, {}), Origin(16, 1001, 8, {}))
     assert name(found, key(8, BRIDGE)) == ("a:1/t", "a")
     assert name(found, key(7, BRIDGE)) == ("a:1/t", "a")
+
+
+def test_behind_a_cache_the_asker_is_charged(workloads: Workloads) -> None:
+    """The cache's own sender does not matter; an asker that is gone leaves the packet to it."""
+    found = ladder(workloads, Origin(VETH_A, 1001, 7, {}), Origin(VETH_B, 2001, 8, {}))
+    verdict = found.judge(replace(key(8, VETH_B), asker=7))
+    assert verdict.owner is not None
+    assert (verdict.owner.workload.workload, verdict.via) == ("a:1/t", "cache")
+    assert verdict.rung is Rung.ASKER
+    gone = found.judge(replace(key(8, VETH_B), asker=99))
+    assert gone.owner is not None
+    assert (gone.owner.workload.workload, gone.via) == ("b:1/t", "direct")
+
+
+def test_an_asker_without_a_name_yet_is_waited_for(workloads: Workloads) -> None:
+    """It is neither the cache's nor nobody's; settled, it is not the cache's either."""
+    workloads.veth_appeared(13, 30)
+    found = ladder(workloads, Origin(13, 3001, 9, {}), Origin(VETH_B, 2001, 8, {}))
+    row = replace(key(8, VETH_B), asker=9)
+    assert found.judge(row).owner is None
+    assert found.settle(row) == NOBODY
