@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(remedy)
     remedy.add_argument("name", nargs="?", metavar="NAME", help="which; without it, the list")
     remedy.add_argument("--resolver", metavar="ADDR", help="the VPC's resolver (VPC+2)")
-    remedy.add_argument("--gateway", metavar="ADDR[/LEN]", help="the Docker bridge's own address")
+    remedy.add_argument("--gateway", metavar="ADDR", help="the Docker bridge's own address")
     remedy.add_argument("--cluster-ip", metavar="ADDR", help="of the service kube-dns")
     remedy.add_argument("--cluster-domain", metavar="NAME", help="default: the kubelet's")
     remedy.add_argument("--ipvs", action="store_true", help="kube-proxy is in IPVS mode")

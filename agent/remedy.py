@@ -23,6 +23,12 @@ from .text import clean
 
 _BLOCK = re.compile(r"^( *)@\{(\w+)\}$", re.MULTILINE)
 _INLINE = re.compile(r"@\{(\w+)\}")
+_PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
+# Docker translates what the instance itself asks at the bridge's address to the instance's own, and
+# networks besides the default one have blocks of their own: so all that may be private is let in.
+_ON_THE_BRIDGE = "\n".join(
+    ["ip-freebind: yes", *(f"access-control: {block} allow" for block in _PRIVATE)]
+)
 _Values = dict[str, str]
 _Facts = dict[str, Found]
 
@@ -45,7 +51,7 @@ class Remedy:
 def _bridge(config: Config, given: Given, image: str) -> tuple[_Values, _Facts]:
     """What a cache on the bridge's address needs, and the tasks that ask it."""
     resolver = remedy_values.resolver(config, given)
-    gateway, clients = remedy_values.gateway(given)
+    gateway = remedy_values.gateway(given)
     remedy_values.same_host(resolver, gateway.text)
     servers = [gateway.text, resolver.text] if given.fallback else [gateway.text]
     found = {"resolver": resolver, "bridge": gateway, "image": remedy_values.image(given, image)}
@@ -54,7 +60,6 @@ def _bridge(config: Config, given: Given, image: str) -> tuple[_Values, _Facts]:
         "gateway": gateway.text,
         "nameservers": json.dumps(servers),
         "image": found["image"].text,
-        "clients": clients,
     }
     return values, found
 
@@ -72,8 +77,7 @@ def _host(config: Config, given: Given) -> tuple[_Values, _Facts]:
 def _unbound(config: Config, given: Given) -> tuple[_Values, _Facts]:
     values, found = _bridge(config, given, "REGISTRY/unbound:VERSION")
     values["listen"] = values["gateway"]
-    # Bound before the bridge has its address; asked by nobody but the bridge's containers.
-    values["server_lines"] = f"ip-freebind: yes\naccess-control: {values['clients']} allow"
+    values["server_lines"] = _ON_THE_BRIDGE
     values["unbound_conf"] = _filled("unbound.conf", values)
     return values, found
 

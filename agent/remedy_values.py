@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from .config import Config
@@ -22,7 +22,7 @@ from .kernel.netlink import NetlinkError
 from .text import clean
 
 BRIDGE = "docker0"
-DOCKER_DEFAULT = IPv4Interface("172.17.0.1/16")
+DOCKER_DEFAULT = "172.17.0.1"
 NODELOCAL = IPv4Address("169.254.20.10")
 MAX_FILE_BYTES = 256 * 1024
 KUBELET = ("etc/kubernetes/kubelet/config.json", "etc/kubernetes/kubelet/kubelet-config.json")
@@ -89,16 +89,13 @@ def resolver(config: Config, given: Given) -> Found:
     return Found(_upstream(found.addresses[0], origin), origin)
 
 
-def gateway(given: Given) -> tuple[Found, str]:
-    """The bridge's address, where containers find the cache; and the block of its containers."""
+def gateway(given: Given) -> Found:
+    """The bridge's own address, where containers find the cache."""
     if given.gateway is not None:
-        interface = _gateway(given.gateway)
-        return Found(str(interface.ip), "--gateway"), str(interface.network)
-    interface, origin = DOCKER_DEFAULT, f"Docker's default: there is no {BRIDGE} here"
-    for address in _prefixes(BRIDGE):
-        interface, origin = address, BRIDGE
-        break
-    return Found(str(interface.ip), origin), str(interface.network)
+        return Found(_gateway(given.gateway), "--gateway")
+    for address in _addresses(BRIDGE):
+        return Found(address, BRIDGE)
+    return Found(DOCKER_DEFAULT, f"Docker's default: there is no {BRIDGE} here")
 
 
 def cluster_ip(given: Given, root: Path = Path("/")) -> Found:
@@ -156,17 +153,14 @@ def _upstream(text: str, flag: str) -> str:
     return str(address)
 
 
-def _gateway(text: str) -> IPv4Interface:
+def _gateway(text: str) -> str:
     try:
-        interface = IPv4Interface(text)
+        address = IPv4Address(text)
     except ValueError:
-        raise _wrong("--gateway", text, "an IPv4 address, or one with a prefix length") from None
-    if interface.ip.is_unspecified or interface.ip.is_multicast or interface.ip.is_loopback:
+        raise _wrong("--gateway", text, "an IPv4 address") from None
+    if address.is_unspecified or address.is_multicast or address.is_loopback:
         raise _wrong("--gateway", text, "the bridge's own address: containers must reach it")
-    if "/" in text:
-        return interface
-    default = DOCKER_DEFAULT.network.prefixlen
-    return IPv4Interface(f"{interface.ip}/{default}")
+    return str(address)
 
 
 def _cluster_ip(text: str) -> str:
@@ -207,15 +201,16 @@ def _eni_prefixes(config: Config) -> tuple[str, ...]:
         table.close()
 
 
-def _prefixes(name: str) -> list[IPv4Interface]:
-    """IPv4 addresses of one interface, with their prefix length."""
+def _addresses(name: str) -> list[str]:
+    """IPv4 addresses of one interface."""
     try:
         table = LinkTable()
     except OSError:
         return []
     try:
         indexes = {index for index, link in table.links().items() if link.name == name}
-        return [IPv4Interface(text) for text in table.prefixes(indexes) if ":" not in text]
+        found = [text.partition("/")[0] for text in table.prefixes(indexes)]
+        return [text for text in found if ":" not in text]
     except (OSError, NetlinkError):
         return []
     finally:
