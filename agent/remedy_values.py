@@ -79,7 +79,7 @@ def resolver(config: Config, given: Given) -> Found:
     found = resolver_addresses(
         config.resolver.addresses, cidrs, read_resolv_confs(Path("/")), _eni_prefixes(config)
     )
-    if not found.vpc_plus_two_known:
+    if not found.vpc_plus_two_known and found.source != "configured":
         raise NeedError(
             "the VPC's resolver cannot be found here: give --resolver ADDR (the second address"
             " of the VPC's first block, 10.0.0.2 of 10.0.0.0/16, or 169.254.169.253)"
