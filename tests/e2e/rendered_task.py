@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
@@ -20,6 +21,9 @@ def rendered(agent: Agent, name: str, *flags: str) -> dict[str, Any]:
     Nothing is given on the command line: resolver and bridge are what it finds there.
     """
     text = agent.run("remedy", name, *flags).stdout
+    assert f"# resolver: {vpc.RESOLVER}  (the metadata service)\n" in text
+    if name.endswith("-ecs"):
+        assert f"# bridge: {vpc.DOCKER_GATEWAY.partition('/')[0]}  (docker0)\n" in text
     parts = text.split("\n# ---- ")[1:]
     return {part.partition("\n")[0]: yaml.safe_load(part.partition("\n")[2]) for part in parts}
 

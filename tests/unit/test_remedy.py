@@ -192,9 +192,11 @@ def test_nodelocal_listens_where_kube_proxy_lets_it(given: Given) -> None:
     assert args[args.index("-localip") + 1] == ",".join(addresses)
     corefile = configuration["data"]["Corefile"]
     assert corefile.count("{") == corefile.count("}")
-    assert re.findall(r"bind (.+)", corefile) == [" ".join(addresses)] * 2
+    assert re.findall(r"bind (.+)", corefile) == [" ".join(addresses)] * 4
+    zones = [given.cluster_domain or "cluster.local", "in-addr.arpa", "ip6.arpa", "."]
+    assert re.findall(r"^(\S+):53 {$", corefile, re.MULTILINE) == zones
     upstream = given.cluster_ip if given.ipvs else "__PILLAR__CLUSTER__DNS__"
-    assert re.findall(r"forward \. (\S+)", corefile) == [upstream, given.resolver]
+    assert re.findall(r"forward \. (\S+)", corefile) == [upstream] * 3 + [given.resolver]
     header = remedy.rendered(CONFIG, "nodelocaldns-eks", given)[0]
     assert "POD_SECURITY_GROUP_ENFORCING_MODE=strict" in header
     assert ("clusterDNS" in header) == given.ipvs
