@@ -83,6 +83,23 @@ def _parser() -> argparse.ArgumentParser:
     fleet.add_argument(
         "--limit", type=_limit, default=20, metavar="N", help="how many of each (default 20)"
     )
+    remedy = commands.add_parser(
+        "remedy", help="a local cache fitted to this node; none: list them"
+    )
+    _common(remedy)
+    remedy.add_argument("name", nargs="?", metavar="NAME", help="which; without it, the list")
+    remedy.add_argument("--resolver", metavar="ADDR", help="the VPC's resolver (VPC+2)")
+    remedy.add_argument("--gateway", metavar="ADDR", help="the Docker bridge's own address")
+    remedy.add_argument("--cluster-ip", metavar="ADDR", help="of the service kube-dns")
+    remedy.add_argument("--cluster-domain", metavar="NAME", help="default: the kubelet's")
+    remedy.add_argument("--ipvs", action="store_true", help="kube-proxy is in IPVS mode")
+    remedy.add_argument("--image", metavar="IMAGE", help="what the cache's container runs")
+    remedy.add_argument(
+        "--no-fallback", action="store_true", help="no second name server: for musl (Alpine)"
+    )
+    remedy.add_argument(
+        "--output", default="-", metavar="DIR", help="write files there (default -: print)"
+    )
     return parser
 
 
@@ -182,6 +199,22 @@ def _check(config: Config, arguments: argparse.Namespace) -> int:
     return run(config, as_json=arguments.json)
 
 
+def _remedy(config: Config, arguments: argparse.Namespace) -> int:
+    from .remedy import run  # noqa: PLC0415
+    from .remedy_values import Given  # noqa: PLC0415
+
+    given = Given(
+        resolver=arguments.resolver,
+        gateway=arguments.gateway,
+        cluster_ip=arguments.cluster_ip,
+        cluster_domain=arguments.cluster_domain,
+        image=arguments.image,
+        ipvs=arguments.ipvs,
+        fallback=not arguments.no_fallback,
+    )
+    return run(config, arguments.name, given, arguments.output)
+
+
 def _fleet(arguments: argparse.Namespace) -> int:
     from .fleet import run  # noqa: PLC0415
 
@@ -203,6 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _top(config, arguments)
         if arguments.command == "record":
             return _record(config, arguments)
+        if arguments.command == "remedy":
+            return _remedy(config, arguments)
         return _check(config, arguments)
     except Eni53Error as error:
         print(f"eni53: {error}", file=sys.stderr)

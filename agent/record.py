@@ -19,6 +19,7 @@ from .flight.recorder import Recorder
 from .flight.recording import SLOT_S, Recording, without_names
 from .flight.recording_json import dumps
 from .model import Snapshot
+from .text import clean
 from .top.sources import AgentSource, OwnNode
 
 _ASK_EVERY_S = 0.5
@@ -66,13 +67,14 @@ def run(config: Config, options: RecordOptions) -> int:
 
 def _check(path: Path) -> None:
     """Before recording for a minute: is there a place for it?"""
+    shown = clean(str(path))
     try:
         if path.exists() or path.is_symlink():
-            raise UsageError(f"{path} is there already: name another file, or remove it")
+            raise UsageError(f"{shown} is there already: name another file, or remove it")
         if not path.parent.is_dir():
-            raise UsageError(f"cannot write {path}: {path.parent} is no directory")
+            raise UsageError(f"cannot write {shown}: {clean(str(path.parent))} is no directory")
     except OSError as error:  # a name that is too long, a directory that is not ours to look into
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(f"cannot write {shown}: {error.strerror}") from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -85,14 +87,14 @@ def _write(path: Path, text: str) -> None:
                 path.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(f"cannot write {clean(str(path))}: {error.strerror}") from error
 
 
 def _taken(path: Path) -> Recording:
     try:
         return files.read(path)
     except SourceError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{clean(str(path))}: {error}") from error
 
 
 def _record(config: Config, seconds: float) -> Recording:

@@ -64,8 +64,9 @@ class Recorder:
                 known_from = now  # it went and came back since the last look
             ring.take_slots(usage.slots, known_from, now)
             ring.packets = usage.packets
-            if second or ring.identity is None:
-                ring.take_second(usage, now)
+            second = second or ring.identity is None
+        for label in (enis.keys() & self._rings.keys()) if second else ():
+            self._rings[label].take_second(enis[label], now)
         self._silent = {label for label, usage in enis.items() if not usage.packets}
         for label in [k for k, ring in self._rings.items() if ring.heard_of < now - KEPT_SLOTS]:
             self._drop(label)

@@ -13,6 +13,7 @@ from ..flight import files
 from ..flight.recording import SLOT_S, Recording
 from ..flight.replay import Frames
 from ..model import Snapshot
+from ..text import clean
 
 LEAD_S = 10.0
 INTERVAL_S = 0.25
@@ -98,6 +99,7 @@ def open_tape(path: Path, wanted: Collection[str] = ()) -> Tape:
     Raises:
         UsageError: It cannot be read, is no recording, or has none of the ENIs that are wanted.
     """
+    shown = clean(str(path))
     try:
         recording = files.read(path)
         there = [one.eni for one in recording.enis]
@@ -108,10 +110,10 @@ def open_tape(path: Path, wanted: Collection[str] = ()) -> Tape:
         )
         if there and not kept:
             names = ", ".join(f"{eni.interface} ({eni.label})" for eni in there)
-            raise UsageError(f"{path}: no ENI {', '.join(wanted)} in it; there: {names}")
+            raise UsageError(f"{shown}: no ENI {', '.join(wanted)} in it; there: {names}")
         return Tape(replace(recording, enis=kept))
     except SourceError as error:
         raise UsageError(
-            f"{path}: {error}; `eni53 record` makes recordings, and the agent keeps its own in"
+            f"{shown}: {error}; `eni53 record` makes recordings, and the agent keeps its own in"
             f" RUNTIME_DIR/{files.DIRECTORY}"
         ) from error

@@ -125,7 +125,8 @@ def run(docker: Docker, lab_id: str, name: str, share: Path, options: Options) -
         args += ["--label", f"{key}={value}"]
     if options.network is not None:
         args += ["--network", options.network]
-    if options.network is None or not options.network.startswith("container:"):
+    shared = options.network is not None and options.network.startswith("container:")
+    if not shared and "--dns" not in options.extra:
         # Otherwise Docker copies the machine's resolv.conf.
         args += ["--dns", vpc.RESOLVER]
     mounts = {"/usr": "/usr", "/usr/lib": "/lib", str(HERE): "/lab", str(share): "/share"}

@@ -204,9 +204,10 @@ def run(args: argparse.Namespace) -> dict[str, int]:
     if args.mode == "icmp":
         ident, ipv6 = os.getpid() & 0xFFFF, ":" in args.to
         return send_datagrams(args, lambda number: icmp_echo(number, ident, ipv6=ipv6))
-    qtype = QTYPES[args.type]
+    qtype, repeat = QTYPES[args.type], args.repeat or sys.maxsize
     return send_datagrams(
-        args, lambda number: dns_query(number, args.name.replace("{n}", str(number)), qtype)
+        args,
+        lambda number: dns_query(number, args.name.replace("{n}", str(number % repeat)), qtype),
     )
 
 
@@ -225,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
         "--sockets", type=int, choices=range(1, MAX_SOCKETS + 1), default=1, metavar="K"
     )
     new.add_argument("--name", default="q{n}.lab.test", help="{n} is the packet's number")
+    new.add_argument("--repeat", type=int, metavar="K", help="udp: {n} begins again at 0 after K")
     new.add_argument("--type", choices=QTYPES, default="A")
     new.add_argument("--path", default="meta-data/instance-id", help="imds: below /latest/")
     new.add_argument("--source", help="local address, to choose an ENI")

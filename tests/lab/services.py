@@ -37,6 +37,12 @@ server:
   local-data: "lab.test. 60 IN A 10.53.100.1"
   local-data: "lab.test. 60 IN AAAA fd53:100::1"
   local-zone: "refused.test." refuse
+  local-zone: "corp.internal." static
+  local-data: "db.corp.internal. 60 IN A 10.53.100.7"
+  local-zone: "svc.corp.internal." redirect
+  local-data: "svc.corp.internal. 2 IN A 10.53.100.8"
+  local-zone: "100.53.10.in-addr.arpa." static
+  local-data-ptr: "10.53.100.7 60 db.corp.internal."
   {large}
 remote-control:
   control-enable: no
@@ -48,6 +54,8 @@ def unbound_config(directory: Path) -> str:
 
     Zones: ``*.lab.test`` answers A and AAAA (TTL 60 s); ``large.test`` has TXT records that fit
     no UDP answer, so a client goes on by TCP; ``*.refused.test`` is REFUSED; others NXDOMAIN.
+    A private hosted zone, which no server of the internet knows: ``db.corp.internal`` (and its
+    reverse name), ``*.svc.corp.internal`` with the 2 s of service discovery.
     """
     addresses = [*vpc.RESOLVERS4, vpc.RESOLVER6]
     text = "x" * 200

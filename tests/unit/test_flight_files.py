@@ -48,7 +48,9 @@ class TestNames:
     def test_whatever_an_eni_is_called(self, tmp_path, label):
         """Letters, digits and dashes, of bounded length, in this directory, and ours to remove."""
         name = name_for(NOON_S, "exceeded", label)
-        assert re.fullmatch(r"20240504T121456Z-exceeded-[A-Za-z0-9]([A-Za-z0-9-]{0,39})\.json", name)
+        assert re.fullmatch(
+            r"20240504T121456Z-exceeded-[A-Za-z0-9]([A-Za-z0-9-]{0,39})\.json", name
+        )
         assert write(tmp_path, name, "x") == tmp_path / name
         assert there(tmp_path) == [name]
         later = written(tmp_path, MAX_FILES + 1)[1:]

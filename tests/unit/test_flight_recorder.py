@@ -4,7 +4,7 @@ import gc
 import random
 import secrets
 import tracemalloc
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 from eni53.flight.recorder import MAX_ENIS, Recorder
@@ -108,9 +108,7 @@ class TestExact:
         end = walk(rng, recorder, wire, ticks)
         looks = [BEGIN + sum(ticks[:n]) for n in range(len(ticks) + 1)]
         may_be_unknown = {
-            number
-            for before, now in zip(looks, looks[1:], strict=False)
-            for number in range(before, now - REACH)
+            number for before, now in pairwise(looks) for number in range(before, now - REACH)
         }
         first = max(BEGIN, end - KEPT_SLOTS)
         for label in wire.sent:
@@ -126,7 +124,7 @@ class TestExact:
             assert None in known
 
     def test_a_snapshot_that_is_not_newer_is_passed_over(self, recorder):
-        """`record` asks twice a second and hears the same twice; one without a slot says nothing."""
+        """`record` asks oftener than there is news; one that tells no slot says nothing."""
         wire = Wire()
         assert recorder.slot is None
         recorder.update(wire.look(BEGIN, eni1={"packets": 5}))
@@ -265,7 +263,7 @@ class TestManyEnis:
         wire = Wire(*busy, *[f"idle-{n}" for n in range(40)])
         for label in wire.sent:
             wire.send(label, BEGIN)
-        for now in range(BEGIN, BEGIN + 3000, 10):
+        for now in range(BEGIN, BEGIN + 1500, 10):
             for at, label in enumerate(busy):
                 if at % 8 == now // 10 % 8:  # each every eight seconds
                     wire.send(label, now)
@@ -286,6 +284,19 @@ class TestManyEnis:
         cut = recorder.cut(BEGIN + 10, now)
         assert len(cut.enis) == MAX_ENIS
         assert all(None not in one.linklocal for one in cut.enis)
+
+    def test_who_makes_room_leaves_no_name_behind(self, recorder):
+        """ENIs of tasks come and go all day, each with a workload of its own."""
+        labels = [f"eni-{n}" for n in range(MAX_ENIS + 30)]
+        wire = Wire(*labels)
+        for at, now in enumerate(range(BEGIN, BEGIN + 3000, 10)):
+            wire.send(labels[at % len(labels)], now)
+            rows = {
+                f"eni{n}": {"workloads": (row(Workload("pod", "shop", f"web-{n}")),)}
+                for n in range(len(labels))
+            }
+            recorder.update(wire.look(now + 10, **rows))
+        assert len(recorder._names) == MAX_ENIS
 
 
 class TestSeconds:
@@ -339,10 +350,10 @@ class TestSeconds:
         assert recorder.cut(BEGIN, BEGIN + 100).begin_s == 0.0
 
 
-def crowd(names, size):
-    """Rows of so many workloads; now and then one ends and another begins."""
-    return [Workload("ecs_task", "prod", f"web-{n % 9}:7/{n:032x}", "app") for _, n in
-            zip(range(size), names, strict=False)]  # fmt: skip
+def crowd(numbers, size):
+    """Rows of so many workloads that were not there before."""
+    names = (f"web-{n % 9}:7/{n:032x}" for n, _ in zip(numbers, range(size), strict=False))
+    return [row(Workload("ecs_task", "prod", name, "app"), 30.25) for name in names]
 
 
 def test_what_fifteen_busy_enis_cost():
@@ -360,10 +371,10 @@ def test_what_fifteen_busy_enis_cost():
             for label, tasks in running.items():
                 if rng.random() < 0.24:
                     tasks[rng.randrange(12)] = crowd(numbers, 1)[0]
-                for number in range(now, now + 10, 2):
+                for number in (now, now + 5):
                     wire.send(label, number, 60, 50)
-                rows = tuple(row(task, 30.25) for task in rng.sample(tasks, 6))
-                changes[label.replace("-", "")] = {"workloads": rows, "classes": classes}
+                rows = {"workloads": tuple(rng.sample(tasks, 6)), "classes": classes}
+                changes[label.replace("-", "")] = rows
             recorder.update(wire.look(now + 10, **changes))
             for sent in wire.sent.values():
                 sent.clear()

@@ -50,7 +50,7 @@ def settings():
 
 def test_every_folder_is_in_the_package():
     """One that is not listed works where it is edited and is missing where it is installed."""
-    folders = {"eni53.bpf", *(
+    folders = {"eni53.bpf", "eni53.remedies", *(
         ".".join(["eni53", *path.parent.relative_to(AGENT).parts])
         for path in AGENT.rglob("__init__.py")
     )}  # fmt: skip
@@ -64,6 +64,15 @@ def test_every_kernel_source_is_in_the_package():
     listed = {path for pattern in settings()["package-data"]["eni53.bpf"]
               for path in (ROOT / "bpf").glob(pattern)}  # fmt: skip
     there = {path for end in ("*.c", "*.h") for path in (ROOT / "bpf").rglob(end)}
+    assert listed == there
+
+
+def test_every_template_is_in_the_package():
+    """`eni53 remedy` reads them where it is installed."""
+    listed = {path for pattern in settings()["package-data"]["eni53.remedies"]
+              for path in (ROOT / "deploy/remedies").glob(pattern)}  # fmt: skip
+    there = {path for path in (ROOT / "deploy/remedies").rglob("*")
+             if path.is_file() and path.suffix not in {".py", ".pyc"}}  # fmt: skip
     assert listed == there
 
 
