@@ -18,7 +18,7 @@ from .inventory.runtime import Seen
 from .inventory.workloads import Container, Workloads
 from .model import Workload
 
-_MAX_NAMES = 8192  # of containers that have ended, or whose pid nobody has told
+_MAX_NAMES = 1024  # of containers that have ended, or whose pid nobody has told
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _UNITS = (".service", ".scope", ".mount", ".socket")
 _PASSING = re.compile(r"session-[^/]+\.scope|run-[^/]+\.(?:scope|service)")
 _WALK_EVERY_S = 1.0
 _MAX_CGROUPS = 50_000
-_MAX_GONE = 4096
+_MAX_GONE = 1024
 
 
 def find_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:

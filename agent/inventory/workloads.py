@@ -16,7 +16,7 @@ from ..model import Workload
 PAUSE = "~internal~ecs~pause"
 """Name of the container that only holds the namespace of an ECS awsvpc task."""
 
-_MAX_ENDED = 4096
+_MAX_ENDED = 1024
 _MAX_ENDED_TOGETHER = 64  # in one namespace: a pod's container may crash for days
 
 

@@ -213,7 +213,7 @@ class TestMany:
         for n in range(10_000):
             node.gather.seen("docker", Seen(str(n), task(str(n)), n + 1), place(n + 1, X))
             node.gather.ended(str(n))
-        assert len(node.gather._known) <= 8192
+        assert len(node.gather._known) <= 1024
         node.gather.seen("containerd", Seen("9999", None, 5), place(5, Y))
         assert node.owner(1, Y % 1000) == task("9999")
 
@@ -222,7 +222,7 @@ class TestMany:
         node.gather.seen(*BOTH)
         for n in range(10_000):
             node.gather.seen("docker", Seen(str(n), task(str(n))), None)
-        assert len(node.gather._known) <= 8192
+        assert len(node.gather._known) <= 1024
         assert node.workloads.running == {ID}
         node.gather.ended(ID)
         assert node.workloads.running == frozenset()
@@ -237,7 +237,7 @@ class TestMany:
         node.gather.listed("docker", ())
         assert node.workloads.running == frozenset()
         node.gather.seen(*NAME)
-        assert len(node.gather._known) <= 8192
+        assert len(node.gather._known) <= 1024
 
 
 class World:

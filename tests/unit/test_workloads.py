@@ -359,5 +359,5 @@ def test_memory_is_bounded_however_many_come_and_go(workloads):
         workloads.end(str(number))
         workloads.veth_gone(number)
     held = [len(v) for v in vars(workloads).values()]
-    assert max(held) <= 4096
+    assert max(held) <= 1024
     assert workloads.of_veth(9_999, 0).workload == task("9999")
