@@ -188,8 +188,11 @@ def test_a_cache_on_the_bridge(own: Lab, agent: Agent, name: str) -> None:
     says(name, before, after)
 
     over_and_under(before, after)
-    row = ("ecs_task", "prod", f"{task['family']}:1/{daemon.task_id}", cache["name"])
-    assert audit.charged() == {row: after.packets}  # nothing went past the cache
+    # All of it through the cache, and all of it the application's doing.
+    row = ("ecs_task", "prod", f"{application['family']}:1/{asking.task_id}", app["name"])
+    assert audit.charged() == {row: after.packets}
+    rows = agent.snapshot()["enis"][0]["workloads"]
+    assert {r["via"] for r in rows if r["container"] == app["name"] and r["pps"]} <= {"cache"}
 
     # The application's own resolver: by the cache, then past it, once the cache is gone.
     audit = Audit(own, agent)
