@@ -72,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         "--from", type=Path, dest="source", metavar="OLD", help="copy a recording, make none"
     )
     record.add_argument("file", type=Path, metavar="FILE", help="written; must not be there yet")
+    doctor = commands.add_parser("doctor", help="why the load is there, and what would help")
+    _common(doctor)
+    doctor.add_argument("--eni", action="append", metavar="IFACE", help="only this interface")
+    doctor.add_argument(
+        "--seconds", type=_seconds, default=5.0, metavar="N", help="how many to look (default 5)"
+    )
+    doctor.add_argument("--json", action="store_true", help="print as JSON")
+    doctor.add_argument("--fail", action="store_true", help="exit 1 on a warning or worse")
     check = commands.add_parser("check", help="can this node run it, and how is it wired?")
     _common(check)
     check.add_argument("--json", action="store_true", help="print as JSON")
@@ -193,6 +201,12 @@ def _record(config: Config, arguments: argparse.Namespace) -> int:
     )
 
 
+def _doctor(config: Config, arguments: argparse.Namespace) -> int:
+    from .doctor import run  # noqa: PLC0415
+
+    return run(config, seconds=arguments.seconds, as_json=arguments.json, fail=arguments.fail)
+
+
 def _check(config: Config, arguments: argparse.Namespace) -> int:
     from .check import run  # noqa: PLC0415
 
@@ -234,6 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _agent(config)
         if arguments.command == "top":
             return _top(config, arguments)
+        if arguments.command == "doctor":
+            return _doctor(config, arguments)
         if arguments.command == "record":
             return _record(config, arguments)
         if arguments.command == "remedy":

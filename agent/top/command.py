@@ -88,7 +88,7 @@ def _once(config: Config, options: TopOptions, source: AgentSource | None) -> in
                     file=sys.stderr,
                 )
 
-        snapshot, name = _interruptible(measure(config, options.seconds, attached)), ""
+        snapshot, name = interruptible(measure(config, options.seconds, attached)), ""
     _print(snapshot, options, name)
     return 0
 
@@ -112,7 +112,7 @@ def _ask(fetch: Callable[[], Snapshot]) -> Snapshot:
         raise NeedError(str(error)) from error
 
 
-def _interruptible(work: object) -> Snapshot:
+def interruptible(work: object) -> Snapshot:
     """Run a coroutine so that SIGTERM and SIGINT end it through its own clean-up."""
 
     async def guarded() -> Snapshot:

@@ -22,6 +22,7 @@ _TIMEOUT_S = 5.0
 _FIRST_SNAPSHOT_S = 5.0
 _MAX_BYTES = 64 << 20
 TICK_S = 1.0
+_AGAIN_S = 0.2
 
 
 class AgentSource:
@@ -90,6 +91,22 @@ def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
         there = ", ".join(f"{u.eni.interface} ({u.eni.label})" for u in snapshot.enis) or "none"
         raise SourceError(f"no ENI {', '.join(wanted)} at this agent; there: {there}")
     return replace(snapshot, enis=kept)
+
+
+def watch(source: AgentSource, seconds: float) -> tuple[Snapshot, Snapshot]:
+    """The agent's snapshots of now, and of *seconds* later.
+
+    Raises:
+        SourceError: It does not answer.
+    """
+    first = source.first()
+    time.sleep(seconds)
+    last = source.fetch()
+    # Its tick is a second long: asked in the same one, it would have nothing new to say.
+    while last.time_s <= first.time_s:
+        time.sleep(_AGAIN_S)
+        last = source.fetch()
+    return first, last
 
 
 async def measure(

@@ -53,7 +53,7 @@ def test_metrics_page_has_every_metric() -> None:
 def test_every_command_and_flag_is_in_the_readme_or_the_docs() -> None:
     """A command nobody can read about does not exist."""
     text = (ROOT / "README.md").read_text()
-    for command in ("agent", "top", "check", "fleet", "record", "remedy"):
+    for command in ("agent", "top", "check", "fleet", "doctor", "record", "remedy"):
         assert f"eni53 {command}" in text
 
 

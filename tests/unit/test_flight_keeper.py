@@ -191,8 +191,8 @@ class TestDrops:
         assert [second.dropped for second in one.seconds[-11:]] == [900] * 10 + [907]
 
     def test_drops_without_end_are_one_file(self, agent):
-        """Ten minutes of them, with half a minute's rest at most: the file of the beginning."""
-        assert self.begun(agent, *[0] * 2, *range(1, 40), *[40] * 5, *range(41, 50)) == [2]
+        """Minutes of them, with fifty seconds' rest at most: the file of the beginning."""
+        assert self.begun(agent, *[0] * 2, *range(1, 40), *[40] * 9, *range(41, 50)) == [2]
 
     def test_after_a_minute_without_it_begins_anew(self, agent):
         """What was over is news again."""

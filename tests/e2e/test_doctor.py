@@ -1,0 +1,52 @@
+"""`eni53 doctor` in the lab: situations made with real packets, and a quiet node."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.lab import vpc
+from tests.lab.agent import Agent
+from tests.lab.lab import Lab
+
+
+def look(agent: Agent, *flags: str) -> tuple[int, dict[str, dict[str, object]]]:
+    """Exit code, and findings by code."""
+    done = agent.run("doctor", "--json", "--seconds", "4", *flags, check=False)
+    document = json.loads(done.stdout)
+    assert document["version"] == 1
+    return done.returncode, {finding["code"]: finding for finding in document["findings"]}
+
+
+def test_a_quiet_node_has_no_finding(lab: Lab) -> None:
+    """Neither with an agent nor without."""
+    with Agent(lab) as agent:
+        assert look(agent, "--fail") == (0, {})
+        assert "Nothing to report of 1 ENI." in agent.run("doctor", "--seconds", "1").stdout
+        agent.stop()
+        assert look(agent, "--fail") == (0, {})
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["agent", "alone"])
+def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
+    """A pod's ndots: 5, by four senders; what they ask is in the evidence."""
+    task = lab.run_task("shop")
+    words = ("udp", "--to", vpc.RESOLVER, "--rate", "40", "--count", "600", "--name")
+    names = ["db.lab.test", "db.lab.test.shop.svc.cluster.local", "db.lab.test.svc.cluster.local"]
+    with Agent(lab) as agent:
+        if alone:
+            agent.stop()
+        loads = [task.start_send(*words, name) for name in names]
+        loads.append(task.start_send(*words, "db.lab.test", "--type", "AAAA"))
+        code, found = look(agent, "--fail")
+        for load in loads:
+            load.terminate()
+            load.communicate()
+    task.remove()
+
+    assert code == 1
+    assert {"search-domains", "aaaa-doubling"} <= set(found)
+    assert found["search-domains"]["evidence"]["pps"] == pytest.approx(80, rel=0.15)  # type: ignore[index]
+    assert found["aaaa-doubling"]["evidence"]["pps"] == pytest.approx(40, rel=0.15)  # type: ignore[index]
+    assert "imds-load" not in found
