@@ -82,7 +82,7 @@ class Sidecar:
         if self._url:
             await self._ask()
         self._refuse_a_node()
-        self._resolvers = self._find_resolvers()
+        self._resolvers = find_resolvers(self._config, self._interface, self._facts)
         started_ns = time.monotonic_ns()
         self._counter = open_counter(self._config.attach, self._interface, self._resolvers)
         self.mode = self._counter.mode
@@ -149,19 +149,9 @@ class Sidecar:
         while self._facts is None:
             await asyncio.sleep(_RETRY_S)
             await self._ask()
-        self._resolvers = self._find_resolvers()
+        self._resolvers = find_resolvers(self._config, self._interface, self._facts)
         if self._counter is not None:
             self._counter.set_resolvers(self._resolvers.addresses)
-
-    def _find_resolvers(self) -> Resolvers:
-        told, prefixes = self._facts, self._interface.prefixes
-        servers = "".join(f"nameserver {a}\n" for a in told.nameservers) if told else ""
-        return resolver_addresses(
-            self._config.resolver.addresses,
-            (),
-            (*read_resolv_confs(Path("/")), servers),
-            (*prefixes, *(told.prefixes if told else ())),
-        )
 
     async def _read_allowances(self) -> None:
         """What the driver says of drops, where it is one that says so."""
@@ -241,6 +231,17 @@ class Sidecar:
     def failed(self, stage: str, reason: str) -> None:
         """Count a failure outside that cost something."""
         self._faults.failed(stage, reason)
+
+
+def find_resolvers(config: Config, interface: Interface, facts: TaskFacts | None) -> Resolvers:
+    """By resolv.conf and what the platform says, where an address proves itself Amazon's."""
+    servers = "".join(f"nameserver {a}\n" for a in facts.nameservers) if facts else ""
+    return resolver_addresses(
+        config.resolver.addresses,
+        (),
+        (*read_resolv_confs(Path("/")), servers),
+        (*interface.prefixes, *(facts.prefixes if facts else ())),
+    )
 
 
 def open_counter(attach: str, interface: Interface, resolvers: Resolvers) -> Counter:
