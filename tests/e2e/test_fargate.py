@@ -6,6 +6,7 @@ another container of the task, and nftables in the VPC says how much it was.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -19,14 +20,21 @@ from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.awsvpc import AwsvpcTask
 from tests.lab.lab import Lab
-from tests.lab.sidecar import NOTHING, ONLY_NET_RAW, Metadata, Sidecar
+from tests.lab.sidecar import NOTHING, ONLY_NET_RAW, Metadata, Sidecar, as_deployed
 from tests.lab.task_metadata import task as described
 
 from .hooks import Hooks, burst_in, wait_for
 
 VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
-RIGHTS = {"Docker's defaults": (), "NET_RAW alone": ONLY_NET_RAW, "none": NOTHING}
-EXACT = ["Docker's defaults", "NET_RAW alone"]
+PART = Path(__file__).parents[2] / "deploy/ecs/fargate-sidecar.json"
+DEPLOYED = json.loads(PART.read_text())["containerDefinitions"][0]
+RIGHTS = {
+    "Docker's defaults": (),
+    "NET_RAW alone": ONLY_NET_RAW,
+    "as deployed": as_deployed(DEPLOYED),
+    "none": NOTHING,
+}
+EXACT = [rights for rights in RIGHTS if rights != "none"]
 # All that is counted, whatever it is; each packet to these is in one of them only.
 EVERYTHING = ("ip_linklocal", "ip6_linklocal", "ip_udp_dns_other", "ip_tcp_dns_other")
 UDP = ("ip_udp_resolver", "ip6_udp_resolver", "ip_udp_dns_other", "ip_ntp", "ip6_ntp")
@@ -159,6 +167,7 @@ def test_counts_are_exact(
             print(f"\nsidecar, {rights}: {memory:.1f} MiB, processor {idle:.2%} idle,"
                   f" {busy:.2%} at 600 pps, all {eni['packets']} packets")  # fmt: skip
         assert memory < 48
+        assert sidecar.healthy(DEPLOYED["healthCheck"]["command"])
         assert "Traceback" not in sidecar.log()
         assert sidecar.stop() == 0
 

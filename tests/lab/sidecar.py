@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,20 @@ ENI53 = str(Path(sys.executable).with_name("eni53"))
 ONLY_NET_RAW = ("--cap-drop=ALL", "--cap-add=NET_RAW", "--security-opt=no-new-privileges",
                 "--read-only")  # fmt: skip
 NOTHING = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only")
+
+
+def as_deployed(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """What ``docker run`` is told of a container of a task definition, as far as rights go."""
+    drop = definition["linuxParameters"]["capabilities"]["drop"]
+    return (
+        *(f"--cap-drop={name}" for name in drop),
+        f"--user={definition['user']}",
+        f"--read-only={json.dumps(definition['readonlyRootFilesystem'])}",
+        f"--memory={definition['memory']}m",
+        *(f"--env={v['name']}={v['value']}" for v in definition["environment"]),
+    )
+
+
 _URL = "http://127.0.0.1:9153"
 _FETCH = (
     "import sys, urllib.request as u;"
@@ -148,6 +162,13 @@ class Sidecar:
         """Run another `eni53` command in the same container."""
         assert self._container is not None
         return self._container.exec([ENI53, *argv], check=check)
+
+    def healthy(self, command: Sequence[str]) -> bool:
+        """Whether a health check of a task definition says so."""
+        assert self._container is not None
+        kind, _, *rest = command
+        assert kind == "CMD"
+        return self._container.exec([sys.executable, *rest], check=False).returncode == 0
 
     def stop(self) -> int:
         """``docker stop``; its exit code."""
