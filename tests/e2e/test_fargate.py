@@ -202,6 +202,12 @@ def test_without_any_right_it_is_an_upper_bound(
         assert "eni53_eni_response_seconds_count{" not in said
         shown = sidecar.run("check").stdout
         assert "udp-counters: an upper bound" in shown
+        # The burst was over the limit: the flight recorder has it, in the class it was counted in.
+        wait_for(lambda: sidecar.files("/run/eni53/recordings"))
+        [path, *_] = sidecar.files("/run/eni53/recordings")
+        played = json.loads(sidecar.run("top", "--replay", path, "--once", "--json").stdout)
+        # What the first file shows may be of before the burst: its slot was not over yet.
+        assert played["enis"][0]["classes"]["unclassified"]["packets"] > 1024
         with capsys.disabled():
             print(f"\nsidecar, no rights: {resident_mib(sidecar.pid):.1f} MiB")
         assert "Traceback" not in sidecar.log()

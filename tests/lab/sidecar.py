@@ -163,6 +163,12 @@ class Sidecar:
         assert self._container is not None
         return self._container.exec([ENI53, *argv], check=check)
 
+    def files(self, directory: str) -> list[str]:
+        """Paths of what is in a directory of its container."""
+        assert self._container is not None
+        done = self._container.exec(["/bin/ls", directory], check=False)
+        return [f"{directory}/{name}" for name in done.stdout.split()]
+
     def healthy(self, command: Sequence[str]) -> bool:
         """Whether a health check of a task definition says so."""
         assert self._container is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -309,3 +311,12 @@ def test_findings_of_the_sidecar() -> None:
     one.add([Heard(UNCLASSIFIED, "other", 7, 1)])
     (found,) = sidecar_findings("packet", "mac:x", one.sample(SLOT_NS, 1, {}))
     assert (found.code, found.evidence) == ("packets-unread", {"packets": 7})
+
+
+def test_it_needs_neither_bcc_nor_netlink() -> None:
+    """An image without them will do, and their memory is not spent."""
+    said = "import sys, eni53.daemon, eni53.sidecar.node; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "eni53" in loaded
+    assert not loaded & {"bcc", "pyroute2", "h2", "rich", "textual"}
