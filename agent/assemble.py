@@ -9,6 +9,7 @@ from .ledger import Account, Cell, Ledger, Row
 from .model import (
     BASIS_CLASSES,
     CLASSES,
+    COUNTED_CLASSES,
     Count,
     Eni,
     EniCounters,
@@ -78,7 +79,11 @@ def eni_usage(
         peak_pps=view.windows.peak_pps,
         utilization=peak_pps / view.limit_pps,
         state=view.state,
-        classes={c: Count(total.get(c, 0), lately.get(c, 0) / window_s) for c in CLASSES},
+        classes={
+            c: Count(total.get(c, 0), lately.get(c, 0) / window_s)
+            for c in COUNTED_CLASSES
+            if c in CLASSES or c in total
+        },
         protocols=dict(totals),
         workloads=tuple(sorted(rows, key=lambda r: (-r.pps, -r.packets, r.workload))),
         ended_packets=sum(ledger.ended.get(place, {}).values()),
@@ -106,7 +111,9 @@ def _workload_usage(
         packets=sum(total.values()),
         pps=sum(recent.values()) / window_s,
         share=_on_basis(recent, basis) / on_basis if on_basis else 0.0,
-        classes={c: Count(total[c], recent.get(c, 0) / window_s) for c in CLASSES if c in total},
+        classes={
+            c: Count(total[c], recent.get(c, 0) / window_s) for c in COUNTED_CLASSES if c in total
+        },
         cgroup=path,
         cgroup_id=cgroup_id,
     )

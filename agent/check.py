@@ -29,6 +29,8 @@ from .kernel import bpf
 from .kernel.attach import EGRESS, INGRESS, foreign_filters
 from .kernel.loader import load
 from .kernel.netlink import NetlinkError
+from .sidecar.check import inspect as inspect_task
+from .sidecar.choice import wants_sidecar
 from .text import clean
 
 MIN_KERNEL = (5, 10)
@@ -66,6 +68,10 @@ def run(config: Config, *, as_json: bool) -> int:
 
 def inspect(config: Config) -> Iterator[Item]:
     """Every item, in the order in which a person would ask."""
+    if wants_sidecar(config, os.environ):
+        yield from inspect_task(config, os.environ)
+        yield from _agent(config)
+        return
     facts, imds_item = _imds(config)
     probes: tuple[Callable[[], Iterator[Item]], ...] = (
         _kernel,
@@ -102,7 +108,10 @@ def _privilege() -> Iterator[Item]:
     modern = {"CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"} <= set(held)
     detail = f"uid {os.geteuid()}, {', '.join(held) or 'none of the capabilities'}"
     if not modern and not {"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} <= set(held):
-        mend = "run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_PTRACE"
+        mend = (
+            "run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_PTRACE; a task's"
+            " own ENI can be counted without them: ENI53_ATTACH=packet"
+        )
         yield Item("privilege", "fail", detail, mend)
     elif "CAP_SYS_PTRACE" not in held:
         mend = "without CAP_SYS_PTRACE namespaces cannot be told apart: containers go by cgroup"

@@ -158,9 +158,14 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _agent(config: Config) -> int:
-    from .kernel.child import CompilerChild  # noqa: PLC0415
+    from contextlib import nullcontext  # noqa: PLC0415
 
-    with CompilerChild() as child:  # before the imports, which take half as long as it does
+    from .kernel.child import CompilerChild  # noqa: PLC0415
+    from .sidecar.choice import wants_sidecar  # noqa: PLC0415
+
+    sidecar = wants_sidecar(config, os.environ)
+    # The compiler before the imports, which take half as long as it does.
+    with nullcontext() if sidecar else CompilerChild() as child:
         import asyncio  # noqa: PLC0415
 
         from . import log  # noqa: PLC0415

@@ -126,7 +126,11 @@ class Config:
     runtime_dir: Path = _key(  # noqa: RUF009
         _DEFAULT_DIR, rules.DIRECTORY, "holds agent.json", "--runtime-dir"
     )
-    attach: str = _key("auto", rules.one_of("clsact", "tcx", "auto"), "how programs are attached")
+    attach: str = _key(
+        "auto",
+        rules.one_of("clsact", "tcx", "packet", "udp", "auto"),
+        "how programs are attached; packet and udp count without any",
+    )
 
 
 @dataclass(frozen=True, slots=True)

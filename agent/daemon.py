@@ -16,7 +16,7 @@ from .flight.keeper import Keeper
 from .kernel.child import CompilerChild
 from .log import get_logger
 from .model import Snapshot
-from .node import Node
+from .sidecar.choice import Counting, make_node
 from .sinks.http import HttpDoor, View
 
 TICK_S = 1.0
@@ -29,10 +29,10 @@ class Daemon:
 
     Args:
         config: What the user wants.
-        child: Compiles the programs already.
+        child: Compiles the programs already; None where none are needed.
     """
 
-    def __init__(self, config: Config, child: CompilerChild) -> None:
+    def __init__(self, config: Config, child: CompilerChild | None) -> None:
         self._config = config
         self._child = child
         self._log = get_logger()
@@ -56,7 +56,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         listen = self._config.listen
         door = HttpDoor(listen.host, listen.port, View(lambda: self._latest, self._healthy))
-        node = Node(self._config, child=self._child)
+        node = make_node(self._config, child=self._child)
         node.on_crossing = lambda: self._crossed(node)
         self._keeper.failed = lambda reason: node.failed("recorder", reason)
         try:
@@ -87,7 +87,7 @@ class Daemon:
             await asyncio.to_thread(self._keeper.stop)
         self._log.info("eni53.stopped")
 
-    async def _tick_until_stopped(self, node: Node) -> None:
+    async def _tick_until_stopped(self, node: Counting) -> None:
         next_s = time.monotonic() + TICK_S
         while not await self._stopped_before(next_s):
             self._tick(node)
@@ -106,7 +106,7 @@ class Daemon:
                 if max(next_s, self._soonest_s) <= time.monotonic():
                     return False
 
-    def _crossed(self, node: Node) -> None:
+    def _crossed(self, node: Counting) -> None:
         """A window has reached a level: look at once, but not so often that looking is the load."""
         wait_s = self._soonest_s - time.monotonic()
         if wait_s <= 0:
@@ -118,7 +118,7 @@ class Daemon:
     def _soonest_s(self) -> float:
         return self._ticked_at_s + _SOONEST_S
 
-    def _tick(self, node: Node) -> None:
+    def _tick(self, node: Counting) -> None:
         if self._looking is not None:  # whatever it was for is seen now
             self._looking.cancel()
             self._looking = None

@@ -42,6 +42,18 @@ def eni_findings(enis: Iterable[EniUsage], dropped: DropWatch) -> Iterator[Findi
         yield from _growth(usage)
 
 
+def resolver_unknown(addresses: Iterable[str]) -> Finding:
+    """Of the resolver only *addresses* are known."""
+    return Finding(
+        "resolver-unknown",
+        "warning",
+        "The VPC's resolver address (VPC+2) is not known: queries to it count as"
+        " dns_other, not against the limit",
+        evidence={"resolvers": ", ".join(addresses)},
+        remedy="set [resolver] addresses, or let the agent reach the instance metadata",
+    )
+
+
 def _limit(usage: EniUsage) -> Iterator[Finding]:
     if usage.state == "ok":
         return

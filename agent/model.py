@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 CLASSES = ("resolver", "dns_other", "imds", "ntp", "linklocal_other")
 """Destination classes, in the order of ``enum packet_class`` in bpf/packet.h."""
 
+UNCLASSIFIED = "unclassified"
+"""Packets that were counted and not looked at, where there is no BPF: on either basis they are held
+against the limit, for nobody can say that they are harmless."""
+
+COUNTED_CLASSES = (*CLASSES, UNCLASSIFIED)
+"""Every class that may be in a snapshot."""
+
 LINKLOCAL_CLASSES = frozenset({"resolver", "imds", "ntp", "linklocal_other"})
 """What AWS limits: the resolver and the other link-local services."""
 
@@ -21,7 +28,10 @@ DNS_CLASSES = frozenset({"resolver", "dns_other"})
 PROTOCOLS = ("udp", "tcp", "icmp", "other")
 """Transport protocols, in the order of ``enum packet_protocol`` in bpf/packet.h."""
 
-BASIS_CLASSES: Mapping[str, frozenset[str]] = {"linklocal": LINKLOCAL_CLASSES, "dns": DNS_CLASSES}
+BASIS_CLASSES: Mapping[str, frozenset[str]] = {
+    "linklocal": LINKLOCAL_CLASSES | {UNCLASSIFIED},
+    "dns": DNS_CLASSES | {UNCLASSIFIED},
+}
 """Which classes add up to each basis of the limit."""
 
 STATES = ("ok", "warning", "critical", "exceeded")
@@ -136,7 +146,8 @@ class EniCounters:
         slots: The slots of the ring that hold anything, in order of number.
         overflow: Packets that found the sender table full, by (class, protocol).
         responses: Answers seen, by rcode number.
-        response_buckets: Answers per latency bucket (`RESPONSE_BOUNDS_S`, then +Inf).
+        response_buckets: Answers per latency bucket (`RESPONSE_BOUNDS_S`, then +Inf); empty where
+            answers are not looked at.
         response_sum_s: Sum of the latencies, in seconds.
         unanswered: Queries over UDP that had no answer within two seconds; each counts once, with
             its retransmissions of five seconds, and is told two to three and a half seconds after
@@ -405,7 +416,7 @@ class Health:
         resolver_known: Whether VPC+2 is known.
         load_s: Seconds that compiling and loading took.
         attach_s: Slowest time from a new interface's message to our program on it, in seconds.
-        mode: ``tcx`` or ``clsact``.
+        mode: ``tcx`` or ``clsact``; without BPF ``packet`` or ``udp-counters``.
         deliveries: Alerts by (sink, result): delivered, retried or dropped.
         recordings: Files that the flight recorder has written.
     """

@@ -21,7 +21,7 @@ from .config import Config
 from .eni_names import EniNames
 from .errors import NeedError, SourceError
 from .faults import Faults
-from .findings import DropWatch, eni_findings
+from .findings import DropWatch, eni_findings, resolver_unknown
 from .gather import Gather, Placer
 from .inventory.cgroups import CgroupTree, find_root
 from .inventory.cni import CniFacts
@@ -472,16 +472,7 @@ class Node:
     def _findings(self) -> tuple[Finding, ...]:
         found = []
         if not self._resolvers.vpc_plus_two_known:
-            found.append(
-                Finding(
-                    "resolver-unknown",
-                    "warning",
-                    "The VPC's resolver address (VPC+2) is not known: queries to it count as"
-                    " dns_other, not against the limit",
-                    evidence={"resolvers": ", ".join(self._resolvers.addresses)},
-                    remedy="set [resolver] addresses, or let the agent reach the instance metadata",
-                )
-            )
+            found.append(resolver_unknown(self._resolvers.addresses))
         if self._faults.spoken and not self._sources.any_runtime:
             found.append(
                 Finding(

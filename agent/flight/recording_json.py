@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import SourceError
-from ..model import BASIS_CLASSES, CLASSES, STATES, Count, Eni, Workload
+from ..model import BASIS_CLASSES, COUNTED_CLASSES, STATES, Count, Eni, Workload
 from ..snapshot_json import rfc3339
 from ..snapshot_reader import moment_of
 from ..strict import Reader
@@ -161,8 +161,8 @@ def _read_eni(at: Reader, slots: int, workloads: list[tuple[Workload, str]]) -> 
 
 def _read_second(at: Reader, slots: int, workloads: list[tuple[Workload, str]]) -> Second:
     classes = at.named("classes")
-    if not classes.keys() <= set(CLASSES):
-        raise SourceError(f"{at.place}.classes: must be of {', '.join(CLASSES)}")
+    if not classes.keys() <= set(COUNTED_CLASSES):
+        raise SourceError(f"{at.place}.classes: must be of {', '.join(COUNTED_CLASSES)}")
     top = tuple(_read_top(row, workloads) for row in at.objects("top"))
     if len(top) > _MAX_TOP:
         raise SourceError(f"{at.place}.top: at most {_MAX_TOP}")

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 
 from ..alerts import LINKLOCAL_DROPS
 from ..findings import DropWatch, eni_findings
-from ..model import BASIS_CLASSES, CLASSES, OTHER, Count, EniUsage, Slot, Snapshot, WorkloadUsage
+from ..model import (
+    BASIS_CLASSES,
+    CLASSES,
+    COUNTED_CLASSES,
+    OTHER,
+    Count,
+    EniUsage,
+    Slot,
+    Snapshot,
+    WorkloadUsage,
+)
 from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS
 from .recording import SLOT_S, RecordedEni, Recording, Second
 
@@ -118,7 +128,11 @@ def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
         peak_pps=peaks,
         utilization=peaks[one.basis] / one.limit_pps,
         state=second.state,
-        classes={name: second.classes.get(name, Count(0, 0.0)) for name in CLASSES},
+        classes={
+            name: second.classes.get(name, Count(0, 0.0))
+            for name in COUNTED_CLASSES
+            if name in CLASSES or name in second.classes
+        },
         protocols={},
         workloads=tuple(_rows(second, one.basis)),
         history_pps=_history(track.windows[one.basis], moment),

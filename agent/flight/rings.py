@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..alerts import drops
-from ..model import CLASSES, STATES, Count, Eni, EniUsage, Slot, Workload
+from ..model import COUNTED_CLASSES, STATES, Count, Eni, EniUsage, Slot, Workload
 from ..rates import RING_SLOTS
 from .recording import Second, Top
 
@@ -156,7 +156,7 @@ class EniRing:
                     state=STATES[state],
                     dropped=None if dropped < 0 else dropped,
                     classes={
-                        CLASSES[c]: Count(packets, round(pps, 3))
+                        COUNTED_CLASSES[c]: Count(packets, round(pps, 3))
                         for c, packets, pps in _classes(frame)
                     },
                     top=tuple(
@@ -169,10 +169,12 @@ class EniRing:
         dropped = drops(usage)
         classes = [
             _CLASS.pack(
-                CLASSES.index(name), min(count.packets, _MOST_PACKETS), min(count.pps, _MOST_PPS)
+                COUNTED_CLASSES.index(name),
+                min(count.packets, _MOST_PACKETS),
+                min(count.pps, _MOST_PPS),
             )
             for name, count in usage.classes.items()
-            if count.packets and name in CLASSES
+            if count.packets and name in COUNTED_CLASSES
         ]
         rows = []
         for row in [row for row in usage.workloads if row.pps][:TOP]:

@@ -86,7 +86,8 @@ def _explain(head: dict[str, Any], said: str, code: int) -> NeedError:
     if any(word in error + said for word in ("Operation not permitted", "Permission denied")):
         return NeedError(
             "the kernel does not let this process load BPF programs: run as root, or with"
-            " CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN)"
+            " CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN); a task's"
+            " own ENI can be counted without them, by a sidecar: ENI53_ATTACH=packet"
         )
     details = [line.strip() for line in said.splitlines() if "error" in line or "invalid" in line]
     hint = f": {details[0]}" if details else ""

@@ -203,8 +203,8 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         labels=_ENI,
     )
     for usage in enis:
-        if usage.counters is None:
-            continue
+        if usage.counters is None or not usage.counters.response_buckets:
+            continue  # answers are not looked at: that is not zero of them
         labels = _eni(usage)
         for code, count in sorted(usage.counters.responses.items()):
             name = _RCODES[code] if code < len(_RCODES) else str(code)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from ..config import Config
 from ..errors import Eni53Error, SourceError
 from ..model import Snapshot
-from ..node import Node
 from ..presence import Agent
+from ..sidecar.choice import make_node
 from ..snapshot_reader import loads
 
 _TIMEOUT_S = 5.0
@@ -122,7 +122,7 @@ async def measure(
     Raises:
         NeedError: This node lacks something.
     """
-    node = Node(config, keep_memory=False)
+    node = make_node(config, keep_memory=False)
     await node.start()
     try:
         attached()
@@ -186,7 +186,7 @@ class OwnNode:
             self._ready.set()
 
     async def _count(self) -> None:
-        node = Node(self._config, keep_memory=False)
+        node = make_node(self._config, keep_memory=False)
         await node.start()
         try:
             await asyncio.sleep(0.1)

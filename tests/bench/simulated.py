@@ -144,7 +144,7 @@ def _eni(node: int, number: int, rows: tuple[WorkloadUsage, ...], at_s: float) -
         for name in CLASSES
     }
     window = {
-        basis: sum(classes[name].pps for name in members)
+        basis: sum(classes[name].pps for name in members if name in classes)
         for basis, members in BASIS_CLASSES.items()
     }
     peak = {basis: pps * (1.1 + 0.3 * draw("peak", node, number)) for basis, pps in window.items()}

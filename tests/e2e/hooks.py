@@ -27,10 +27,14 @@ class Hooks:
         lab: Where it runs.
         mood: ``ok`` or ``silent`` (takes the connection and says nothing).
         port: Where it listens.
+        task: In whose network namespace; None: in the node's.
     """
 
-    def __init__(self, lab: Lab, mood: str = "ok", port: int = 9099) -> None:
+    def __init__(
+        self, lab: Lab, mood: str = "ok", port: int = 9099, task: AwsvpcTask | None = None
+    ) -> None:
         self._lab, self._mood, self._port = lab, mood, port
+        self._enter = [] if task is None else ["nsenter", f"--net=/proc/{task.pid}/ns/net"]
         self._file = lab.directory / f"hooks-{time.monotonic_ns()}"
         self.url = f"http://127.0.0.1:{port}/hook"
         self._process: subprocess.Popen[str] | None = None
@@ -38,7 +42,7 @@ class Hooks:
     def __enter__(self) -> Self:
         """Start, and wait until it listens."""
         argv = [sys.executable, "-m", HERE, "receive", str(self._port), str(self._file), self._mood]
-        self._process = self._lab.node_popen(argv)
+        self._process = self._lab.node_popen([*self._enter, *argv])
         wait_for(self._file.exists)
         return self
 
