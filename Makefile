@@ -14,7 +14,7 @@ setup:  ## everything demo, tests and benchmarks need (Debian 12 or 13)
 demo: setup  ## a VPC in network namespaces, a noisy task, and eni53 watching it go over 1024
 	@$(SUDO) $(PYTHON) -m tests.lab.demo
 
-test: setup test-libraries lint test-unit test-kernel test-e2e  ## all tests; the last two need root
+test: setup test-libraries lint test-unit test-kernel test-e2e  ## the tests; the last two need root
 
 test-libraries: .venv/.test-libraries  # what only the tests of deploy/ need: 120 MB
 
@@ -39,7 +39,7 @@ test-kernel-%: setup
 	@./deploy/setup-guests.sh
 	$(PYTHON) -m tests.guests --kernel $*
 
-test-guest: setup  # the one for `make test`: short, and silent unless something fails
+test-guest: setup  # one kernel, the short way: silent unless something fails
 	@./deploy/setup-guests.sh
 	$(PYTHON) -m tests.guests --kernel 6.1 --quick --quiet
 

@@ -42,18 +42,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     agent = commands.add_parser("agent", help="count until stopped; serve metrics")
     _common(agent)
-    agent.add_argument("--eni", action="append", metavar="IFACE", help="count on this interface")
+    agent.add_argument(
+        "--eni", action="append", metavar="IFACE", help="count on this interface; may be repeated"
+    )
     agent.add_argument("--listen", metavar="ADDR:PORT", help="default 127.0.0.1:9153")
     top = commands.add_parser("top", help="who sends how much, now")
     _common(top)
-    top.add_argument("--eni", action="append", metavar="IFACE", help="show only this interface")
+    top.add_argument(
+        "--eni", action="append", metavar="IFACE", help="show only this interface; may be repeated"
+    )
     top.add_argument("--once", action="store_true", help="print once and end")
     top.add_argument(
         "--seconds",
         type=_seconds,
         default=5.0,
         metavar="N",
-        help="how many to count for when no agent runs (default 5)",
+        help="seconds to count when no agent runs (default 5)",
     )
     top.add_argument("--json", action="store_true", help="print once, as JSON")
     top.add_argument("--sort", choices=SORT_KEYS, default="pps", help="order of workloads")
@@ -61,9 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--replay", type=Path, metavar="FILE", help="play a recording")
     record = commands.add_parser("record", help="record every ENI at a tenth of a second")
     _common(record)
-    record.add_argument("--eni", action="append", metavar="IFACE", help="only this interface")
     record.add_argument(
-        "--seconds", type=_recorded, default=60.0, metavar="N", help="how many (default 60)"
+        "--eni", action="append", metavar="IFACE", help="only this interface; may be repeated"
+    )
+    record.add_argument(
+        "--seconds",
+        type=_recorded,
+        default=60.0,
+        metavar="N",
+        help="seconds to record (default 60)",
     )
     record.add_argument(
         "--no-names", action="store_true", help="numbers in the place of names and addresses"
@@ -74,9 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("file", type=Path, metavar="FILE", help="written; must not be there yet")
     doctor = commands.add_parser("doctor", help="why the load is there, and what would help")
     _common(doctor)
-    doctor.add_argument("--eni", action="append", metavar="IFACE", help="only this interface")
     doctor.add_argument(
-        "--seconds", type=_seconds, default=5.0, metavar="N", help="how many to look (default 5)"
+        "--eni", action="append", metavar="IFACE", help="only this interface; may be repeated"
+    )
+    doctor.add_argument(
+        "--seconds", type=_seconds, default=5.0, metavar="N", help="seconds to look (default 5)"
     )
     doctor.add_argument("--json", action="store_true", help="print as JSON")
     doctor.add_argument("--fail", action="store_true", help="exit 1 on a warning or worse")
@@ -242,24 +254,32 @@ def _fleet(arguments: argparse.Namespace) -> int:
     )
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "fleet":
+        return _fleet(arguments)  # asks no node: what is configured here does not matter
+    config = _config(arguments)
+    if arguments.command == "agent":
+        return _agent(config)
+    if arguments.command == "top":
+        return _top(config, arguments)
+    if arguments.command == "doctor":
+        return _doctor(config, arguments)
+    if arguments.command == "record":
+        return _record(config, arguments)
+    if arguments.command == "remedy":
+        return _remedy(config, arguments)
+    return _check(config, arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
-        arguments = _parser().parse_args(argv)
-        if arguments.command == "fleet":
-            return _fleet(arguments)  # asks no node: what is configured here does not matter
-        config = _config(arguments)
-        if arguments.command == "agent":
-            return _agent(config)
-        if arguments.command == "top":
-            return _top(config, arguments)
-        if arguments.command == "doctor":
-            return _doctor(config, arguments)
-        if arguments.command == "record":
-            return _record(config, arguments)
-        if arguments.command == "remedy":
-            return _remedy(config, arguments)
-        return _check(config, arguments)
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()  # here, where what cannot be written ends in one line
     except Eni53Error as error:
         print(f"eni53: {error}", file=sys.stderr)
         return error.exit_code
@@ -267,5 +287,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; do not complain again at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if sys.stdout is not None:  # nor complain of what is still in its buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"eni53: cannot go on: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -170,6 +170,8 @@ def run(config: Config, name: str | None, given: Given, output: str) -> int:
         NeedError: A value that cannot be found on this node.
     """
     if name is None:
+        if given != Given() or output != "-":
+            raise UsageError(f"which remedy? There are {', '.join(REMEDIES)}")
         for each, remedy in REMEDIES.items():
             print(f"{each:<18}{remedy.summary}")
         return 0

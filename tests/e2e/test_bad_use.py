@@ -91,3 +91,11 @@ def test_tcx_where_there_is_none_is_said(lab: Lab) -> None:
     """A wrong value of ENI53_ATTACH is refused with the values it may have."""
     line = refused(start(lab, "agent", ENI53_ATTACH="magic"))
     assert [w for w in ("ENI53_ATTACH", "magic", "clsact") if w not in line] == []
+
+
+def test_output_that_cannot_be_written_is_one_line(lab: Lab) -> None:
+    """A full disk under stdout: no traceback, exit 2; a closed one is nobody's business."""
+    full = lab.node_exec(["sh", "-c", f"{ENI53} remedy > /dev/full"], check=False)
+    assert (full.returncode, full.stderr) == (2, "eni53: cannot go on: No space left on device\n")
+    closed = lab.node_exec(["sh", "-c", f"{ENI53} remedy >&-"], check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
