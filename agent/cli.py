@@ -200,6 +200,7 @@ def _top(config: Config, arguments: argparse.Namespace) -> int:
             sort=arguments.sort,
             filter=arguments.filter,
             replay=arguments.replay,
+            replayed=tuple(arguments.eni or ()),
         ),
     )
 
@@ -207,6 +208,8 @@ def _top(config: Config, arguments: argparse.Namespace) -> int:
 def _record(config: Config, arguments: argparse.Namespace) -> int:
     from .record import RecordOptions, run  # noqa: PLC0415
 
+    if arguments.source is not None and arguments.eni:
+        raise UsageError("--eni narrows a new recording: it cannot be given with --from")
     return run(
         config,
         RecordOptions(

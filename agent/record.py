@@ -51,8 +51,6 @@ def run(config: Config, options: RecordOptions) -> int:
         NeedError: There is nothing to record from.
     """
     log.setup(level="error")
-    if options.source is not None and config.eni.interfaces:
-        raise UsageError("--eni narrows a new recording: it cannot be given with --from")
     _check(options.path)
     recording = _taken(options.source) if options.source else _record(config, options.seconds)
     if not options.names:

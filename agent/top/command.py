@@ -32,6 +32,8 @@ class TopOptions:
         sort: Order of the workloads.
         filter: Only workloads with this in them.
         replay: Play this recording instead; None for what is now.
+        replayed: Only these of its ENIs, by label or interface; it may be of another node, so what
+            is configured on this one does not matter. Empty for all.
     """
 
     once: bool
@@ -40,6 +42,7 @@ class TopOptions:
     sort: str
     filter: str
     replay: Path | None = None
+    replayed: tuple[str, ...] = ()
 
 
 def run(config: Config, options: TopOptions) -> int:
@@ -50,7 +53,7 @@ def run(config: Config, options: TopOptions) -> int:
     """
     log.setup(level="error")
     if options.replay is not None:
-        return _replay(config, options, options.replay)
+        return _replay(options, options.replay)
     agent = presence.find(config.runtime_dir)
     source = AgentSource(agent, config.eni.interfaces) if agent is not None else None
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
@@ -65,8 +68,8 @@ def run(config: Config, options: TopOptions) -> int:
     return 0
 
 
-def _replay(config: Config, options: TopOptions, path: Path) -> int:
-    tape = open_tape(path, config.eni.interfaces)
+def _replay(options: TopOptions, path: Path) -> int:
+    tape = open_tape(path, options.replayed)
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         snapshot = tape.worst
         _print(snapshot, options, played=tape.told(snapshot))

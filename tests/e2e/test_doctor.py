@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_quiet_node_has_no_finding(lab: Lab) -> None:
     """Neither with an agent nor without."""
     with Agent(lab) as agent:
         assert look(agent, "--fail") == (0, {})
-        assert "Nothing to report of 1 ENI." in agent.run("doctor", "--seconds", "1").stdout
+        assert "Nothing to report of" in agent.run("doctor", "--seconds", "1").stdout
         agent.stop()
         assert look(agent, "--fail") == (0, {})
 
@@ -33,12 +34,15 @@ def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
     """A pod's ndots: 5, by four senders; what they ask is in the evidence."""
     task = lab.run_task("shop")
     words = ("udp", "--to", vpc.RESOLVER, "--rate", "40", "--count", "600", "--name")
+    pair = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900", "--name")
     names = ["db.lab.test", "db.lab.test.shop.svc.cluster.local", "db.lab.test.svc.cluster.local"]
     with Agent(lab) as agent:
         if alone:
             agent.stop()
-        loads = [task.start_send(*words, name) for name in names]
-        loads.append(task.start_send(*words, "db.lab.test", "--type", "AAAA"))
+        loads = [task.start_send(*words, name) for name in names[1:]]
+        loads.append(task.start_send(*pair, names[0]))
+        loads.append(task.start_send(*pair, names[0], "--type", "AAAA"))
+        time.sleep(1)  # until all of them are at it
         code, found = look(agent, "--fail")
         for load in loads:
             load.terminate()
@@ -48,5 +52,5 @@ def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
     assert code == 1
     assert {"search-domains", "aaaa-doubling"} <= set(found)
     assert found["search-domains"]["evidence"]["pps"] == pytest.approx(80, rel=0.15)  # type: ignore[index]
-    assert found["aaaa-doubling"]["evidence"]["pps"] == pytest.approx(40, rel=0.15)  # type: ignore[index]
+    assert found["aaaa-doubling"]["evidence"]["pps"] == pytest.approx(60, rel=0.15)  # type: ignore[index]
     assert "imds-load" not in found

@@ -407,7 +407,7 @@ def test_what_stays_in_a_namespace(alone: Lab) -> None:
         assert agent.stop() == 0
         assert filters(task) == before
         assert filters(other) == pristine
-        assert list(agent.runtime_dir.iterdir()) == []
+        assert agent.left() == []
         assert "Traceback" not in agent.log.read_text()
     assert sent(task) == 79 + 83
     task.remove()
@@ -435,7 +435,7 @@ def test_tasks_that_end_in_different_ways_leave_no_file(alone: Lab) -> None:
         gone = {task.eni.eni_id for task in (ended, vanished, missed)}
         assert gone.isdisjoint(eni["eni"] for eni in agent.snapshot()["enis"])
         assert agent.stop() == 0
-        assert list(agent.runtime_dir.iterdir()) == []
+        assert agent.left() == []
         assert "Traceback" not in agent.log.read_text()
 
 

@@ -41,7 +41,10 @@ MUTANTS = {
     "down at once": ("for: 5m", "for: 0m"),
     "a job that is gone": (" unless group", " and group"),
     "no job at all": ("or absent_over_time", "and absent_over_time"),
-    "any kernel event": ('event!~"vlan_unknown|query_evicted"', 'event!=""'),
+    "any kernel event": (
+        'event!~"vlan_unknown|ask_ambiguous|packet_dropped|query_evicted|asked_full"',
+        'event!=""',
+    ),
     "table full without growth": ("(increase(eni53_agent", "(sum_over_time(eni53_agent"),
     "a source that answers": ("source_up == 0", "source_up >= 0"),
     "a resolver that is known": ("resolver_known == 0", "resolver_known >= 0"),

@@ -94,6 +94,10 @@ class Agent:
         self.process.kill()
         self.process.wait(10)
 
+    def left(self) -> list[str]:
+        """What is in its runtime directory, but for recordings, which are meant to stay."""
+        return [path.name for path in self.runtime_dir.iterdir() if path.name != "recordings"]
+
     def _announced(self) -> bool:
         try:
             said = json.loads((self.runtime_dir / "agent.json").read_text())

@@ -173,14 +173,6 @@ class Lifecycle:
         """
         return nft.parse_counters(network.list_counters(self.vpc_ns))
 
-    def dropped_on_the_way(self) -> int:
-        """Packets that left the node by an ENI and found the queue to the vpc namespace full.
-
-        A machine that is held up for long enough does that. The agent has counted them, as it
-        would on AWS; nftables never saw them, and their sender was told nothing.
-        """
-        return sum(network.tx_dropped(self.node_ns, eni.interface) for eni in self.enis)
-
     @property
     def containerd(self) -> Containerd:
         """The daemon itself, to stop it, hold it (by its ``pid``) and start it again."""

@@ -6,7 +6,6 @@ lose packets in the resolution queue, and no count would be exact.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from . import nft, vpc
@@ -68,12 +67,6 @@ def drop_chain(vpc_ns: str, eni: TaskEni) -> None:
 def list_counters(vpc_ns: str) -> str:
     """All named counters, as nft's JSON."""
     return run([*in_netns(vpc_ns), "nft", "-j", "list", "counters"]).stdout
-
-
-def tx_dropped(netns: str, interface: str) -> int:
-    """Packets that *interface* could not hand to its peer, since it was made."""
-    told = run(["ip", "-n", netns, "-j", "-s", "link", "show", "dev", interface]).stdout
-    return int(json.loads(told)[0]["stats64"]["tx"]["dropped"])
 
 
 def batch(netns: str, lines: Sequence[str]) -> None:

@@ -240,6 +240,13 @@ class TestNothingMadeUp:
         assert shown[-1].enis[0].peak_pps == {"linklocal": 50.0, "dns": 50.0}
         assert [slot.number for slot in shown[11].enis[0].slots] == [*range(20), *range(21, 31)]
 
+    def test_slots_are_those_of_the_kernels_ring_that_hold_anything(self):
+        """As in a snapshot: the one in progress is not among them."""
+        [frame] = frames_of(one_eni([n % 3 for n in range(100)], look(90)))
+        assert frame.enis[0].slots == tuple(
+            Slot(n, n % 3, n % 3) for n in range(90 - RING_SLOTS + 1, 90) if n % 3
+        )
+
     def test_unknown_on_one_basis_is_unknown(self):
         """Neither is shown without the other."""
         eni = one_eni([1] * 20, look(20))
@@ -299,6 +306,8 @@ class TestNothingMadeUp:
         [frame] = frames_of(one_eni([1] * 20, look(20, *rows, resolver=Count(101, 10.0))))
         rest = frame.enis[0].workloads[-1]
         assert (rest.packets, rest.pps, rest.share) == (1, 0.0, 0.0)
+        [frame] = frames_of(one_eni([1] * 20, look(20, *rows, resolver=Count(101, 999.0))))
+        assert frame.enis[0].workloads[-1].share == 0.0
 
     def test_drops_are_those_since_the_recording_began(self):
         """A driver that is reset or silent in between takes nothing back."""

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from eni53 import presence, record
 from eni53.cli import main
+from eni53.errors import SourceError
 from eni53.flight.files import read
 from eni53.flight.recording_json import dumps
 from eni53.model import Snapshot
 from eni53.sinks.http import HttpDoor, View
-from eni53.snapshot_json import to_json
+from eni53.snapshot_json import from_json, to_json
 
 from tests.fixtures.flights import BEGIN, Wire, recording, slots_of
 from tests.fixtures.json_server import serving
@@ -104,7 +105,7 @@ def refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
 class TestFromAnAgent:
     """As many seconds as were wanted, to the packet."""
 
-    @pytest.mark.parametrize(("seconds", "every"), [("1", 1), ("7.5", 7), ("600", 60)])
+    @pytest.mark.parametrize(("seconds", "every"), [("1", 1), ("7.5", 7), ("600", 59)])
     def test_every_slot_from_the_first_look_on(
         self,
         agent: Agent,
@@ -240,6 +241,44 @@ def test_whoever_answers_ends_nothing_but_the_recording(
         assert len(read(tmp_path / "x.json").enis) <= 1
 
 
+@pytest.mark.parametrize(
+    ("slot", "slots", "why"),
+    [
+        ("7", [], "slot: must be a whole number"),
+        (-1, [], "slot: must be from 0"),
+        (1.5, [], "slot: must be a whole number"),
+        (7, {}, "slots: must be a list"),
+        (7, [7], r"slots\[0\]: must be a list"),
+        (7, [[1, 2, 3], [1, 2]], r"slots\[1\]: must have 3 numbers, not 2"),
+        (7, [[1, 2, 3, 4]], r"slots\[0\]: must have 3 numbers, not 4"),
+        (7, [[1, 2, -3]], r"slots\[0\]: must be from 0"),
+        (7, [[1, 2, True]], r"slots\[0\]: must be a whole number"),
+        (7, [[1, None, 2]], r"slots\[0\]: must be a whole number"),
+    ],
+)
+def test_slots_of_a_snapshot_are_read_strictly(slot: object, slots: object, why: str) -> None:
+    """They come from whoever answers."""
+    told = to_json(Wire().look(BEGIN, eni1={"packets": 9}))
+    told["slot"], told["enis"][0]["slots"] = slot, slots
+    with pytest.raises(SourceError, match=rf"^snapshot\S*{why}"):
+        from_json(told)
+
+
+def test_slots_of_a_snapshot_come_back() -> None:
+    """The latest of them, at most a ring; an older agent's has none."""
+    wire = Wire()
+    for number in range(BEGIN, BEGIN + 64):
+        wire.send("eni-1", number, 3, 2)
+    snapshot = wire.look(BEGIN + 64)
+    told = to_json(snapshot)
+    read_back = from_json(told)
+    assert (read_back.slot, read_back.enis[0].slots) == (BEGIN + 64, snapshot.enis[0].slots)
+    told["enis"][0]["slots"] = [[n, 1, 0] for n in range(500)]
+    assert [slot.number for slot in from_json(told).enis[0].slots] == [*range(436, 500)]
+    del told["slot"], told["enis"][0]["slots"]
+    assert (from_json(told).slot, from_json(told).enis[0].slots) == (None, ())
+
+
 class TestFromAFile:
     """`--from OLD`: a copy."""
 
@@ -257,6 +296,20 @@ class TestFromAFile:
         assert taken(tmp_path, "--from", str(old)) == 0
         assert (tmp_path / "x.json").read_bytes() == old.read_bytes()
         assert "4.0 s of 2 ENIs in" in capsys.readouterr().err
+
+    def test_it_is_all_of_it(
+        self,
+        old: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Nothing narrows it: a flag that would is refused, a setting is of this node."""
+        monkeypatch.setenv("ENI53_ENI_INTERFACES", "eth7")
+        argv = ["record", "--from", str(old), "--eni", "ens5", str(tmp_path / "x.json")]
+        assert "--from" in refused(capsys, argv)
+        assert taken(tmp_path, "--from", str(old)) == 0
+        assert (tmp_path / "x.json").read_bytes() == old.read_bytes()
 
     def test_without_names(self, old: Path, tmp_path: Path) -> None:
         """And without them once more it is the same."""

@@ -263,7 +263,7 @@ class TestHostile:
                 try:
                     for step in path[:-1]:
                         inner = inner[step]
-                    inner[path[-1]] = rng.choice(tame)
+                    inner[path[-1]] = copy.deepcopy(rng.choice(tame))
                 except (KeyError, IndexError, TypeError):  # an earlier one took its place away
                     continue
             survive(json.dumps(wild))
@@ -299,6 +299,16 @@ class TestHostile:
             with pytest.raises(SourceError, match=f"at most {most}$"):
                 loads(json.dumps(wild))
             place[key] = before
+        look = replace(recorded().seconds[0], top=(), classes={})
+        for number in (20_000, 20_001):
+            seconds = tuple(replace(look, at=at) for at in range(number))
+            one = replace(recorded(slots=MAX_SLOTS), seconds=seconds)
+            text = dumps(recording(one, slots=MAX_SLOTS))
+            if number <= 20_000:
+                assert len(loads(text).enis[0].seconds) == number
+            else:
+                with pytest.raises(SourceError, match=r"at most 20000$"):
+                    loads(text)
 
 
 class TestWithoutNames:
@@ -309,6 +319,7 @@ class TestWithoutNames:
         """With a name of each kind."""
         rows = (
             Workload("pod", "kube-system", "coredns-5d78c9869d-x2k9j", "coredns-container"),
+            Workload("pod", "shop", "basket-7"),
             Workload("host", "", "amazon-ssm-agent.service"),
             Workload("remote", "", "10.0.3.17"),
             PENDING,
@@ -352,7 +363,7 @@ class TestWithoutNames:
                     assert replace(now, workload=was.workload) == was
                     assert now.workload.kind == was.workload.kind
                     assert numbers.setdefault(was.workload, now.workload) == now.workload
-        assert len({*numbers.values()}) == len(numbers) == 7
+        assert len({*numbers.values()}) == len(numbers) == 8
         assert (numbers[UNATTRIBUTED], numbers[OTHER]) == (UNATTRIBUTED, OTHER)
         enis = [one.eni for one in bare.enis]
         assert [(e.label, e.mac, e.interface, e.vlan) for e in enis] == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,10 @@ class TestClock:
     @pytest.mark.parametrize(("moment", "begin_s"), [(None, FIRST_S), (0, FIRST_S), (600, 50.0)])
     def test_where_it_begins(self, clock: Clock, moment: int | None, begin_s: float) -> None:
         """At the first whole second if there is no moment, or none ten seconds before it."""
-        assert at_s(Tape(minute(moment=moment), clock)) == begin_s
+        tape = Tape(minute(moment=moment), clock)
+        assert at_s(tape) == begin_s
+        clock.now_s += 1.01
+        assert at_s(tape) == begin_s + 1
 
     def test_it_ends_at_the_last_frame_and_comes_back_from_there(self, clock: Clock) -> None:
         """An hour later a second back is a second back."""
@@ -115,8 +117,11 @@ class TestClock:
         ):  # fmt: skip
             tape.go(seconds)
             assert at_s(tape) == found
-        clock.now_s += 4
+        clock.now_s += 4.01
         assert at_s(tape) == (50.0 if held else 54.0)
+        tape.go(-86400)
+        clock.now_s += 3.01
+        assert at_s(tape) == (FIRST_S if held else FIRST_S + 3)
 
     def test_it_says_where_it_is(self, clock: Clock) -> None:
         """Before and after the moment, or in the recording."""
@@ -138,25 +143,6 @@ class TestClock:
         for empty in (recording(recorded(slots=9), slots=9), replace(minute(), enis=())):
             with pytest.raises(SourceError, match="no whole second"):
                 Tape(empty)
-
-    def test_a_frame_is_fetched_in_one_thread_while_another_winds(self) -> None:
-        """Held and let go ten thousand times: it is never anywhere but where it stood."""
-        tape = Tape(minute(), clock=lambda: 0.0)
-        ended = threading.Event()
-        found: set[float] = set()
-
-        def fetch() -> None:
-            while not ended.is_set():
-                found.add(tape._now_s)
-
-        thread = threading.Thread(target=fetch)
-        thread.start()
-        for _ in range(10_000):
-            tape.hold()
-            tape.play()
-        ended.set()
-        thread.join()
-        assert {round(now_s - snapshots.NOON_S, 3) for now_s in found} == {20.0}
 
 
 def played(steps: Steps, clock: Clock) -> None:
@@ -304,6 +290,14 @@ class TestCommand:
         tape = open_tape(path, [wanted])
         tape.go(5)
         assert [usage.eni.label for usage in tape.fetch().enis] == ["eni-2"]
+
+    def test_what_is_configured_here_is_of_this_node_and_not_of_the_file(
+        self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have come from another one."""
+        monkeypatch.setenv("ENI53_ENI_INTERFACES", "eth7")
+        assert main(["top", "--json", "--replay", str(path)]) == 0
+        assert len(json.loads(capsys.readouterr().out)["enis"]) == 2
 
     def test_an_eni_that_is_not_in_it(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The line says which are."""
