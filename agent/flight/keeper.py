@@ -18,6 +18,9 @@ from . import files
 from .recorder import Recorder
 from .recording import Recording
 
+MOST_ENIS = 16
+"""More do not fit into a file; to cut all 64 would take 27 MiB for a moment."""
+
 BEFORE_SLOTS = 600
 AFTER_SLOTS = 600
 _QUIET_SLOTS = 600
@@ -118,7 +121,7 @@ class Keeper:
         first = pending.moment - BEFORE_SLOTS
         end = min(slot, pending.moment + AFTER_SLOTS)
         recording = self._recorder.cut(
-            first, end, pending.reason, pending.eni, min(pending.moment, end)
+            first, end, pending.reason, pending.eni, min(pending.moment, end), MOST_ENIS
         )
         self._writing.append(self._writer.submit(self._save, recording, pending.name))
 

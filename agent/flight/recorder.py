@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import __version__
 from ..model import STATES, EniUsage, Snapshot
 from ..rates import RING_SLOTS
@@ -80,6 +82,7 @@ class Recorder:
         reason: str = "requested",
         eni: str | None = None,
         moment: int | None = None,
+        most: int | None = None,
     ) -> Recording:
         """What is known of the slots from *first* to *end*, the busiest ENI first.
 
@@ -89,23 +92,29 @@ class Recorder:
             reason: One of `recording.REASONS`.
             eni: Label of the ENI it is made for.
             moment: Number of the slot it is made for.
+            most: ENIs at most, the busiest and the one it is made for; None for all.
         """
         cut = []
         for ring in self._rings.values():
             identity = ring.identity
             if identity is None or ring.heard_of < first:
                 continue
-            cut.append(
-                RecordedEni(
-                    identity.eni,
-                    identity.limit_pps,
-                    identity.basis,
-                    ring.slots(first, end, dns=False),
-                    ring.slots(first, end, dns=True),
-                    tuple(ring.seconds(first, end)),
-                )
+            one = RecordedEni(
+                identity.eni,
+                identity.limit_pps,
+                identity.basis,
+                ring.slots(first, end, dns=False),
+                ring.slots(first, end, dns=True),
+                (),
             )
-        cut.sort(key=lambda one: (-sum(n or 0 for n in one.counted), one.eni.label))
+            cut.append((one, ring))
+        cut.sort(key=lambda pair: (-sum(n or 0 for n in pair[0].counted), pair[0].eni.label))
+        # The seconds are the larger part, by far: made only for those that are kept.
+        kept = [
+            replace(one, seconds=tuple(ring.seconds(first, end)))
+            for at, (one, ring) in enumerate(cut)
+            if most is None or at < most or one.eni.label == eni
+        ]
         now = self._slot if self._slot is not None else first
         return Recording(
             node=self._node,
@@ -116,7 +125,7 @@ class Recorder:
             begin_s=max(0.0, self._time_s - (now - first) * SLOT_S),
             moment=None if moment is None else moment - first,
             slots=end - first,
-            enis=tuple(cut),
+            enis=tuple(kept),
         )
 
     def _added(self, usage: EniUsage, before: int) -> EniRing | None:

@@ -407,3 +407,18 @@ def test_what_fifteen_busy_enis_cost():
     mib = (grown - left) / 2**20
     print(f"{mib:.2f} MiB for 15 busy ENIs, {names} workloads")
     assert 1.5 < mib < 5
+
+
+def test_a_cut_of_some_has_the_busiest_and_the_one_it_is_for():
+    """The others are left out whole."""
+    wire = Wire(*[f"eni-{n}" for n in range(5)])
+    recorder = Recorder()
+    recorder.update(wire.look(BEGIN))
+    for number in range(BEGIN, BEGIN + 20):
+        for n, label in enumerate(wire.sent):
+            wire.send(label, number, n + 1, 0)
+    recorder.update(wire.look(BEGIN + 20))
+    cut = recorder.cut(BEGIN, BEGIN + 20, "exceeded", "eni-0", BEGIN + 10, 2)
+
+    assert [one.eni.label for one in cut.enis] == ["eni-4", "eni-3", "eni-0"]
+    assert all(one.seconds for one in cut.enis)

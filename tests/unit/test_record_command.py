@@ -218,7 +218,7 @@ def test_whoever_answers_ends_nothing_but_the_recording(
     then: bytes,
 ) -> None:
     """The port of an agent that is gone may be somebody else's: a file, or one line."""
-    monkeypatch.setattr(record, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(record, "_PATIENCE_S", -0.7)
     monkeypatch.setattr(record, "_ASK_EVERY_S", 0.1)
     path = "/api/v1/snapshot"
     with serving({path: first}) as server:
