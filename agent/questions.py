@@ -6,12 +6,13 @@ up to more than the ledger's; what is missing was TCP, no query at all, or had n
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .attribution import Ladder
 from .ledger import GRACE_S, Account, EniId
-from .model import AskedKey, NameRate, Sample
+from .model import AskedKey, NameRate, Question, Sample
 
 TOP_OF_WORKLOAD = 5
 TOP_OF_ENI = 10
@@ -42,7 +43,7 @@ class Questions:
         self._names: dict[EniId, dict[Account, dict[int, _Name]]] = {}
         self.kept = 0
         self._waiting: dict[AskedKey, tuple[int, float]] = {}
-        self._reads: dict[int, tuple[str, str]] = {}
+        self._reads: Mapping[int, Question] = {}
         self._active: list[_Name] = []
 
     def update(
@@ -73,7 +74,7 @@ class Questions:
             self._charge(place, (owner.workload, verdict.via), key.hash, queries, now_s)
         if self.kept > self._most:
             self._forget(now_s)
-        self._reads = {h: (q.name, q.type) for h, q in sample.questions.items() if q.name}
+        self._reads = sample.questions
 
     def forget_eni(self, eni: EniId) -> None:
         """An interface is gone, with what was asked for through it."""
@@ -82,35 +83,45 @@ class Questions:
 
     def of_eni(self, eni: EniId, window_s: float, *, since_start: bool) -> tuple[NameRate, ...]:
         """What was asked for most through an ENI, by whomever."""
-        together: defaultdict[int, _Name] = defaultdict(_Name)
+        recent: dict[int, int] = {}
+        total: dict[int, int] = {}
         for names in self._names.get(eni, {}).values():
             for question, name in names.items():
-                together[question].queries += name.queries
-                together[question].recent += name.recent
-        return self._top(together, TOP_OF_ENI, window_s, since_start=since_start)
+                total[question] = total.get(question, 0) + name.queries
+                lately = name.queries if since_start else name.recent
+                if lately:
+                    recent[question] = recent.get(question, 0) + lately
+        together = {question: (n, total[question]) for question, n in recent.items()}
+        return self._top(together, TOP_OF_ENI, window_s)
 
     def of_account(
         self, eni: EniId, account: Account, window_s: float, *, since_start: bool
     ) -> tuple[NameRate, ...]:
         """What a workload asked for most through an ENI."""
-        names = self._names.get(eni, {}).get(account, {})
-        return self._top(names, TOP_OF_WORKLOAD, window_s, since_start=since_start)
+        names = {
+            question: (name.queries if since_start else name.recent, name.queries)
+            for question, name in self._names.get(eni, {}).get(account, {}).items()
+            if since_start or name.recent
+        }
+        return self._top(names, TOP_OF_WORKLOAD, window_s)
 
     def _top(
-        self, names: dict[int, _Name], most: int, window_s: float, *, since_start: bool
+        self, names: dict[int, tuple[int, int]], most: int, window_s: float
     ) -> tuple[NameRate, ...]:
-        """Busiest first; a name that has not been told yet is left out."""
-        found = [
-            NameRate(
-                *self._reads[question],
-                (name.queries if since_start else name.recent) / window_s,
-                name.queries,
-            )
-            for question, name in names.items()
-            if question in self._reads and (since_start or name.recent)
-        ]
-        found.sort(key=lambda rate: (-rate.pps, -rate.packets, rate.name, rate.type))
-        return tuple(found[:most])
+        """The busiest of *names* (queries in the window, and since known), busiest first.
+
+        A name that has not been told yet is left out. Only the few that are shown are made: of a
+        thousand names a second, most are asked for once.
+        """
+        told = (
+            (-recent, -total, read.name, read.type)
+            for question, (recent, total) in names.items()
+            if (read := self._reads.get(question)) is not None and read.name
+        )
+        return tuple(
+            NameRate(name, kind, -recent / window_s, -total)
+            for recent, total, name, kind in heapq.nsmallest(most, told)
+        )
 
     def _charge(
         self, eni: EniId, account: Account, question: int, queries: int, now_s: float

@@ -14,7 +14,7 @@ from . import bpf, layout
 from .loader import Loaded
 from .ring import Ring
 
-IDLE_LOOKS = 60
+IDLE_LOOKS = 3  # the agent keeps what it has read: a name that comes back begins anew here alone
 _KEY, _VALUE = layout.ASKED_KEY.packer, layout.ASKED.packer
 _CROWDED = 0.75
 _TYPES = {
@@ -27,7 +27,7 @@ _TYPES = {
 class _Row:
     key: AskedKey
     queries: int = 0
-    idle: int = 0
+    risen: int = 0
 
 
 class Asked:
@@ -44,6 +44,7 @@ class Asked:
             loaded.maps["told_names"], layout.SETTINGS["TOLD_NAMES_PAGES"] * Ring.PAGE
         )
         self._rows: dict[bytes, _Row] = {}
+        self._looks = 0
         self._questions: dict[int, Question] = {}
 
     @property
@@ -64,36 +65,32 @@ class Asked:
             told, length, kind, _, question = layout.TOLD_NAME.packer.unpack(record)
             self._questions[told] = read_question(question[:length], socket.ntohs(kind))
         asked: dict[AskedKey, int] = {}
-        gone = self._rows.keys() - self._look(asked)
-        for packed in gone:
-            del self._rows[packed]
+        self._looks += 1
+        self._look(asked)
         self._tidy()
         return asked, self._questions
 
-    def _look(self, asked: dict[AskedKey, int]) -> set[bytes]:
-        """Take every row of the kernel's in; returns their keys."""
-        seen: set[bytes] = set()
+    def _look(self, asked: dict[AskedKey, int]) -> None:
+        """Take every row of the kernel's in."""
         size = _KEY.size
         for keys, values in bpf.map_items(self._fd, size, _VALUE.size, self._room):
             for at, (queries, _, _) in enumerate(_VALUE.iter_unpack(values)):
                 packed = bytes(keys[at * size : at * size + size])
-                seen.add(packed)
                 row = self._rows.get(packed)
                 if row is None:
                     row = self._rows[packed] = _Row(_asked_key(packed))
                 # One that fell was removed, and has begun again.
                 rise = queries - row.queries if queries >= row.queries else queries
                 row.queries = queries
-                row.idle = 0 if rise else row.idle + 1
                 if rise:
+                    row.risen = self._looks
                     asked[row.key] = rise
-        return seen
 
     def _tidy(self) -> None:
         """Remove what was not asked for lately; where it is crowded, not since the last look."""
         crowded = len(self._rows) > self._room * _CROWDED
-        patience = 1 if crowded else IDLE_LOOKS
-        for packed in [p for p, row in self._rows.items() if row.idle >= patience]:
+        oldest = self._looks - (1 if crowded else IDLE_LOOKS)
+        for packed in [p for p, row in self._rows.items() if row.risen <= oldest]:
             bpf.map_delete(self._fd, packed)
             del self._rows[packed]
         if len(self._questions) > self._room:
