@@ -62,6 +62,9 @@ class Questions:
         self._active.clear()
         for key in [*sample.asked, *(k for k in self._waiting if k not in sample.asked)]:
             before, since_s = self._waiting.pop(key, (0, now_s))
+            place = (key.sender.dev, key.sender.vlan)
+            if place not in sample.enis:
+                continue  # gone, and its number may be another's soon
             queries = before + sample.asked.get(key, 0)
             verdict = ladder.judge(key.sender)
             owner = verdict.owner
@@ -70,7 +73,6 @@ class Questions:
                     self._waiting[key] = (queries, since_s)
                     continue
                 owner = ladder.settle(key.sender)
-            place = (key.sender.dev, key.sender.vlan)
             self._charge(place, (owner.workload, verdict.via), key.hash, queries, now_s)
         if self.kept > self._most:
             self._forget(now_s)

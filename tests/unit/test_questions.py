@@ -9,7 +9,7 @@ from eni53.ledger import GRACE_S
 from eni53.model import AskedKey, NameRate, Question, Sample, SenderKey, Workload
 from eni53.questions import TOP_OF_ENI, TOP_OF_WORKLOAD, Questions
 
-from tests.fixtures.samples import ENI, Kernel, container, ladder, task
+from tests.fixtures.samples import ENI, Kernel, container, counters, ladder, task
 
 VETH_A, VETH_B = 11, 12
 
@@ -30,7 +30,7 @@ def sample(*asked: tuple[int, str, int]) -> Sample:
         for veth, name, queries in asked
     }
     questions = {hash(name): Question(name, "A") for _, name, _ in asked}
-    return Sample(0, {}, {}, {}, {}, {}, asked=keys, questions=questions)
+    return Sample(0, {}, {}, {ENI: counters()}, {}, {}, asked=keys, questions=questions)
 
 
 def told(rates: tuple[NameRate, ...]) -> list[tuple[str, float, int]]:
@@ -127,9 +127,23 @@ def test_a_name_not_told_yet_is_left_out_and_not_lost() -> None:
     """Its queries are counted, and shown once it can be read."""
     questions, found = Questions(50), ladder(Kernel(), known())
     first = sample((VETH_A, "x", 3))
-    untold = Sample(0, {}, {}, {}, {}, {}, asked=first.asked, questions={})
+    untold = replace(first, questions={})
     questions.update(untold, found, 0.0)
     assert questions.of_eni(ENI, 1.0, since_start=True) == ()
     questions.update(sample((VETH_A, "x", 1)), found, 1.0)
 
     assert told(questions.of_eni(ENI, 1.0, since_start=True)) == [("x", 4.0, 4)]
+
+
+def test_who_waits_for_a_name_on_an_eni_that_goes_is_forgotten_with_it() -> None:
+    """Nothing is kept for an ENI that is not there: its number may be the next one's."""
+    questions, workloads = Questions(50), Workloads()
+    workloads.veth_appeared(VETH_A, 10)
+    asked = sample((VETH_A, "x", 5))
+    questions.update(asked, ladder(Kernel(), workloads), 0.0)
+    questions.forget_eni(ENI)
+    gone = replace(asked, enis={})
+    questions.update(gone, ladder(Kernel(), workloads), 1.0)
+    questions.update(replace(gone, asked={}), ladder(Kernel(), workloads), GRACE_S + 1)
+
+    assert questions.kept == 0
