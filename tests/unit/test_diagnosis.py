@@ -100,6 +100,15 @@ def test_patterns_of_names(code: str, names: dict[tuple[str, str], int]) -> None
     assert codes(usage({key: n // 10 for key, n in names.items()})) == set()
 
 
+def test_a_pattern_in_a_small_part_of_the_load_is_none() -> None:
+    """Thirty a second, doubled or searched, among three hundred others."""
+    others = {(f"host-{at}.example.com", "A"): 100 for at in range(30)}
+    pair = {("db.example.com", "A"): 300, ("db.example.com", "AAAA"): 300}
+    searched = {("db.example.com", "A"): 10, ("db.example.com.svc.cluster.local", "A"): 300}
+    assert codes(usage(others | pair)) == set()
+    assert codes(usage(others | searched)) == set()
+
+
 def test_names_of_the_cluster_itself_are_no_search() -> None:
     """A service asked for by its whole name has no shorter one beside it."""
     names = {(f"s{at}.shop.svc.cluster.local", "A"): 100 for at in range(10)}
