@@ -1,0 +1,53 @@
+"""Findings from what the load is made of, and where it goes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model import LINKLOCAL_CLASSES, Finding, Snapshot
+from .look import LEAST_PPS, EniLook
+
+OTHERS_SHARE = 0.3
+
+
+def other_services(look: EniLook) -> Iterator[Finding]:
+    """Metadata or time take a large part of what the limit counts."""
+    if look.usage.basis != "linklocal":
+        return
+    total = look.class_pps(LINKLOCAL_CLASSES)
+    for name, helps in (
+        ("imds", "credentials and metadata can be kept by whoever asks: an SDK that asks for each"
+                 " request has lost its cache"),
+        ("ntp", "one time daemon a node is enough"),
+    ):  # fmt: skip
+        pps = look.class_pps((name,))
+        if pps >= LEAST_PPS and total and pps / total >= OTHERS_SHARE:
+            yield Finding(
+                f"{name}-load",
+                "warning",
+                f"{look.label}: {pps / total:.0%} of what the limit counts goes to {name},"
+                " and not to the resolver",
+                eni=look.label,
+                evidence={"pps": round(pps, 1), "share": round(pps / total, 3)},
+                remedy=helps,
+            )
+
+
+def uneven_enis(last: Snapshot) -> Iterator[Finding]:
+    """One ENI near its limit beside another that has nearly nothing to do."""
+    here = [usage for usage in last.enis if usage.eni.netns == "host" and not usage.eni.vlan]
+    if len(here) < 2:
+        return
+    hot = max(here, key=lambda usage: usage.utilization)
+    idle = min(here, key=lambda usage: usage.utilization)
+    if hot.utilization >= 0.5 and idle.utilization < 0.1:
+        yield Finding(
+            "uneven-enis",
+            "info",
+            f"{hot.eni.label} is at {hot.utilization:.0%} of its limit, {idle.eni.label} at"
+            f" {idle.utilization:.0%}",
+            eni=hot.eni.label,
+            evidence={"hot": round(hot.utilization, 3), "idle": round(idle.utilization, 3)},
+            remedy="each ENI has a limit of its own: on EKS, queries to VPC+2 leave by the pod's"
+            " ENI, those to 169.254.169.253 all by the first one",
+        )

@@ -1,0 +1,73 @@
+"""One ENI over the time that findings speak of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..model import DNS_CLASSES, EniUsage
+
+LEAST_PPS = 20.0
+"""Below it no pattern of queries is worth a person's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EniLook:
+    """What an ENI did between two snapshots.
+
+    Attributes:
+        usage: It at the end.
+        before: It at the begin; None: counting began with nothing.
+        seconds: Between the two; above 0.
+        names: Queries a second by (name, type), of the names that the last snapshot tells.
+        queries: Packets a second to port 53.
+    """
+
+    usage: EniUsage
+    before: EniUsage | None
+    seconds: float
+    names: Mapping[tuple[str, str], float]
+    queries: float
+
+    @classmethod
+    def between(cls, before: EniUsage | None, usage: EniUsage, seconds: float) -> EniLook:
+        """The look from *before* to *usage*, *seconds* later."""
+        look = cls(usage, before, seconds, _name_rates(before, usage, seconds), 0.0)
+        return cls(usage, before, seconds, look.names, look.class_pps(DNS_CLASSES))
+
+    @property
+    def label(self) -> str:
+        """Of the ENI."""
+        return self.usage.eni.label
+
+    def class_pps(self, classes: Iterable[str]) -> float:
+        """Packets a second of *classes* together."""
+        wanted = tuple(classes)
+        return max(0, _packets(self.usage, wanted) - _packets(self.before, wanted)) / self.seconds
+
+
+def _packets(usage: EniUsage | None, classes: tuple[str, ...]) -> int:
+    if usage is None:
+        return 0
+    return sum(usage.classes[name].packets for name in classes if name in usage.classes)
+
+
+def _name_rates(
+    before: EniUsage | None, now: EniUsage, seconds: float
+) -> dict[tuple[str, str], float]:
+    """Queries a second by (name, type).
+
+    A name that the first snapshot did not tell counts from its own beginning only if it is rarer
+    than it would have to be to be told: that is not known, so its rate of the moment is taken.
+    """
+    known = {(n.name, n.type): n.packets for n in before.names} if before is not None else {}
+    found = {}
+    for name in now.names:
+        key = (name.name, name.type)
+        if before is None:
+            found[key] = name.packets / seconds
+        elif key in known:
+            found[key] = max(0, name.packets - known[key]) / seconds
+        else:
+            found[key] = name.pps
+    return found
