@@ -31,6 +31,7 @@ class EniView:
         state: As `alerts` has it.
         over_threshold_s: Seconds over each threshold.
         slots: Of the ring, without the one in progress.
+        names_counted: Whether the kernel looks at names.
     """
 
     eni: Eni
@@ -43,6 +44,7 @@ class EniView:
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
     slots: tuple[Slot, ...] = ()
+    names_counted: bool = True
 
 
 def eni_usage(
@@ -70,6 +72,8 @@ def eni_usage(
         for account, row in ledger.rows.get(place, {}).items()
     )
     peak_pps = view.windows.peak_pps[view.basis]
+    # Without buckets answers are not looked at: that is not zero of them.
+    seen = view.counters if view.counters and view.counters.response_buckets else None
     return EniUsage(
         eni=view.eni,
         limit_pps=view.limit_pps,
@@ -94,7 +98,11 @@ def eni_usage(
         minutes_to_limit=view.minutes_to_limit,
         names=questions.of_eni(place, window_s, since_start=since_start),
         slots=view.slots,
-        unanswered=view.counters.unanswered if view.counters else None,
+        unanswered=seen.unanswered if seen else None,
+        retransmitted=seen.retransmitted if seen else None,
+        truncated=seen.truncated if seen else None,
+        elsewhere=seen.elsewhere if seen else None,
+        cacheable=seen.cacheable if seen and view.names_counted else None,
     )
 
 

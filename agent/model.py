@@ -6,7 +6,7 @@ insides. Numbers carry their unit in the name; ``None`` means unknown and never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 CLASSES = ("resolver", "dns_other", "imds", "ntp", "linklocal_other")
@@ -94,6 +94,19 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a cache on the node would have been told of a name last.
+
+    Attributes:
+        ttl_s: For how long it would keep that; None: it would not.
+        rcode: ``NOERROR``, ``NXDOMAIN``, ...
+    """
+
+    ttl_s: int | None
+    rcode: str
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """What an origin tag stands for: a veth and a cgroup behind it.
 
@@ -153,6 +166,13 @@ class EniCounters:
             its retransmissions of five seconds, and is told two to three and a half seconds after
             it was sent. Not in it: one that lost its place to another while it waited, for nobody
             knows (``query_evicted`` says how many may have).
+        cacheable: Queries over UDP, by class, that a cache on the node would have answered: asked
+            through this ENI before, and within the TTL of the answer. Zeros while names are not
+            counted.
+        retransmitted: Queries over UDP that came again before they had an answer: the same port and
+            id within five seconds, or the same name and id within fifteen.
+        truncated: Answers over UDP that said so: the question comes again over TCP.
+        elsewhere: Answers to a query that waits, from another address than was asked.
     """
 
     slots: tuple[Slot, ...]
@@ -161,10 +181,18 @@ class EniCounters:
     response_buckets: tuple[int, ...]
     response_sum_s: float
     unanswered: int = 0
+    cacheable: Mapping[str, int] = field(default_factory=dict)
+    retransmitted: int = 0
+    truncated: int = 0
+    elsewhere: int = 0
 
 
 RESPONSE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency buckets, the same as in bpf/answers.h."""
+
+
+def _no_answer(_place: tuple[int, int], _question: int) -> None:
+    """Where answers are not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +210,8 @@ class Sample:
         remotes: Clients on other nodes, by the id that `SenderKey.asker` carries.
         asked: Queries over UDP since the last sample, by name; only those that there are.
         questions: How names read, by hash; one may be missing for a while.
+        answer_of: What came back for a question at an ENI, by (dev, vlan) and hash. Looked up when
+            it is called, for only the few that are shown are wanted.
     """
 
     taken_at_ns: int
@@ -193,6 +223,7 @@ class Sample:
     remotes: Mapping[int, Remote] = field(default_factory=dict)
     asked: Mapping[AskedKey, int] = field(default_factory=dict)
     questions: Mapping[int, Question] = field(default_factory=dict)
+    answer_of: Callable[[tuple[int, int], int], Answer | None] = _no_answer
 
 
 # --- inventory ------------------------------------------------------------------------------
@@ -276,12 +307,14 @@ class NameRate:
     Attributes:
         packets: Queries for it since it is counted, which is since attach unless nobody asked for
             it for a while in between.
+        answer: The last one that a cache would have fetched; None: none was seen.
     """
 
     name: str
     type: str
     pps: float
     packets: int = 0
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +364,8 @@ class EniUsage:
         names: What was asked for most, by whomever: busiest first, at most ten.
         slots: The latest slots that hold anything, the one in progress left out, oldest first; at
             most those of the kernel's ring (6.4 s).
-        unanswered: As in `EniCounters`; None when it is not known.
+        unanswered, retransmitted, truncated, elsewhere: As in `EniCounters`; None when not known.
+        cacheable: As in `EniCounters`, by class; None when it is not known.
     """
 
     eni: Eni
@@ -354,6 +388,10 @@ class EniUsage:
     names: tuple[NameRate, ...] = ()
     slots: tuple[Slot, ...] = ()
     unanswered: int | None = None
+    retransmitted: int | None = None
+    truncated: int | None = None
+    elsewhere: int | None = None
+    cacheable: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,6 +238,7 @@ class Pipeline:
             minutes_to_limit=followed.trend.minutes_to(followed.limit_pps),
             allowances=None if followed.eni.vlan else self.allowances.get(followed.eni.ifindex),
             slots=slots,
+            names_counted=self._config.names.enabled,
         )
 
     def _alive(self, workload: Workload) -> bool:

@@ -7,12 +7,12 @@ up to more than the ledger's; what is missing was TCP, no query at all, or had n
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .attribution import Ladder
 from .ledger import GRACE_S, Account, EniId
-from .model import AskedKey, NameRate, Question, Sample
+from .model import Answer, AskedKey, NameRate, Question, Sample
 
 TOP_OF_WORKLOAD = 5
 TOP_OF_ENI = 10
@@ -44,6 +44,7 @@ class Questions:
         self.kept = 0
         self._waiting: dict[AskedKey, tuple[int, float]] = {}
         self._reads: Mapping[int, Question] = {}
+        self._answer_of: Callable[[EniId, int], Answer | None] = lambda _eni, _question: None
         self._active: list[_Name] = []
 
     def update(
@@ -77,6 +78,7 @@ class Questions:
         if self.kept > self._most:
             self._forget(now_s)
         self._reads = sample.questions
+        self._answer_of = sample.answer_of
 
     def forget_eni(self, eni: EniId) -> None:
         """An interface is gone, with what was asked for through it."""
@@ -94,7 +96,7 @@ class Questions:
                 if lately:
                     recent[question] = recent.get(question, 0) + lately
         together = {question: (n, total[question]) for question, n in recent.items()}
-        return self._top(together, TOP_OF_ENI, window_s)
+        return self._top(eni, together, TOP_OF_ENI, window_s)
 
     def of_account(
         self, eni: EniId, account: Account, window_s: float, *, since_start: bool
@@ -105,10 +107,10 @@ class Questions:
             for question, name in self._names.get(eni, {}).get(account, {}).items()
             if since_start or name.recent
         }
-        return self._top(names, TOP_OF_WORKLOAD, window_s)
+        return self._top(eni, names, TOP_OF_WORKLOAD, window_s)
 
     def _top(
-        self, names: dict[int, tuple[int, int]], most: int, window_s: float
+        self, eni: EniId, names: dict[int, tuple[int, int]], most: int, window_s: float
     ) -> tuple[NameRate, ...]:
         """The busiest of *names* (queries in the window, and since known), busiest first.
 
@@ -116,13 +118,13 @@ class Questions:
         thousand names a second, most are asked for once.
         """
         told = (
-            (-recent, -total, read.name, read.type)
+            (-recent, -total, read.name, read.type, question)
             for question, (recent, total) in names.items()
             if (read := self._reads.get(question)) is not None and read.name
         )
         return tuple(
-            NameRate(name, kind, -recent / window_s, -total)
-            for recent, total, name, kind in heapq.nsmallest(most, told)
+            NameRate(name, kind, -recent / window_s, -total, self._answer_of(eni, question))
+            for recent, total, name, kind, question in heapq.nsmallest(most, told)
         )
 
     def _charge(

@@ -140,6 +140,10 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
         "unanswered": usage.unanswered,
+        "retransmitted": usage.retransmitted,
+        "truncated": usage.truncated,
+        "elsewhere": usage.elsewhere,
+        "cacheable": None if usage.cacheable is None else dict(usage.cacheable),
         "names": _names(usage.names),
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }
@@ -152,6 +156,8 @@ def _names(names: Iterable[NameRate]) -> list[dict[str, Any]]:
             "type": clean(n.type),
             "pps": _number(n.pps),
             "packets": n.packets,
+            "ttl_s": n.answer.ttl_s if n.answer else None,
+            "rcode": clean(n.answer.rcode) if n.answer else None,
         }
         for n in names
     ]

@@ -14,6 +14,7 @@ from .errors import SourceError
 from .model import (
     BASIS_CLASSES,
     STATES,
+    Answer,
     Count,
     Eni,
     EniUsage,
@@ -112,8 +113,17 @@ def _read_eni(at: Reader) -> EniUsage:
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
         names=_read_names(at) if at.has("names") else (),
         slots=tuple(starmap(Slot, at.rows("slots", 3)[-RING_SLOTS:])) if at.has("slots") else (),
-        unanswered=at.optional("unanswered", at.integer) if at.has("unanswered") else None,
+        unanswered=_count(at, "unanswered"),
+        retransmitted=_count(at, "retransmitted"),
+        truncated=_count(at, "truncated"),
+        elsewhere=_count(at, "elsewhere"),
+        cacheable=at.optional("cacheable", at.integers) if at.has("cacheable") else None,
     )
+
+
+def _count(at: Reader, key: str) -> int | None:
+    """What older versions do not tell is not known."""
+    return at.optional(key, at.integer) if at.has(key) else None
 
 
 def _read_workload(at: Reader) -> WorkloadUsage:
@@ -137,9 +147,15 @@ def _read_names(at: Reader) -> tuple[NameRate, ...]:
             name.text("type"),
             name.number("pps"),
             name.integer("packets") if name.has("packets") else 0,
+            _read_answer(name),
         )
         for name in at.objects("names")
     )
+
+
+def _read_answer(at: Reader) -> Answer | None:
+    rcode = at.optional("rcode", at.text) if at.has("rcode") else None
+    return None if rcode is None else Answer(_count(at, "ttl_s"), rcode)
 
 
 def _read_classes(at: Reader) -> dict[str, Count]:

@@ -9,9 +9,11 @@
 #ifndef ENI53_ANSWERS_H
 #define ENI53_ANSWERS_H
 
+#include "cached.h"
 #include "spans.h"
 
 #define DNS_FLAG_RESPONSE 0x80      /* QR, in the first byte of the flags */
+#define DNS_FLAG_TRUNCATED 0x02     /* TC, in the same */
 #define DNS_RCODE 0x0f              /* in the second */
 #define QUERY_WAIT_NS 5000000000LL  /* past it nobody waits: port and id are another query's now */
 
@@ -20,12 +22,6 @@ struct dns_header {
     u8 flags;
     u8 flags_rcode;
 };
-
-static __always_inline u64 mix(u64 hash, u64 value)
-{
-    hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
-    return hash ^ (hash >> 29);
-}
 
 /* The same for a query and its answer: *ours* and *theirs* are swapped between the two. */
 static __always_inline u64 fingerprint(u32 dev, const u32 *ours, const u32 *theirs, u16 port, u16 id)
@@ -60,32 +56,30 @@ static __always_inline struct eni *eni_of(const struct query *query)
     return enis.lookup(&key);
 }
 
-static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
-                                           const struct packet *p, struct eni *eni, u64 now_ns)
+/*
+ * A query with this id goes out; *key* is that of its question in the table of what a cache would
+ * hold, or 0. Returns whether it waits already: the same question from the same port.
+ */
+static __always_inline int remember_query(u32 dev, const struct packet *p, u16 id, u64 key,
+                                          u32 question_end, struct eni *eni, u64 now_ns)
 {
     u64 hash, span, sent_ns, oldest_ns = ~0ULL, way = 0;
-    struct dns_header dns;
     struct query_set *set;
     struct query *query;
     struct eni *other;
     s64 age;
     int i;
 
-    if (p->protocol != PROTOCOL_UDP ||
-        bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
-        return;
-    if (dns.flags & DNS_FLAG_RESPONSE)
-        return;
-    hash = fingerprint(dev, p->source, p->destination, p->source_port, dns.id);
+    hash = fingerprint(dev, p->source, p->destination, p->source_port, id);
     set = query_set(hash);
     if (!set)
-        return;
+        return 0;
 #pragma unroll
     for (i = 0; i < QUERY_WAYS; i++) {
         query = &set->queries[i];
         if (query->fingerprint == hash) {
             if (now_ns - query->sent_ns < QUERY_WAIT_NS)
-                return;     /* a retransmission: latency counts from the first try */
+                return query->cached == key;    /* latency counts from the first try */
             query->fingerprint = 0;     /* or it has the answer of the one that comes now */
         }
         sent_ns = query->fingerprint ? query->sent_ns : 0;
@@ -106,9 +100,12 @@ static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
     query->span = span;
     query->dev = dev;
     query->vlan = p->vlan;
+    query->cached = key;
+    query->question_end = question_end;
     query->sent_ns = now_ns;
     query->fingerprint = hash;
     count_waiting(eni, span);
+    return 0;
 }
 
 static __always_inline void count_latency(struct eni *eni, u64 ns)
@@ -124,10 +121,22 @@ static __always_inline void count_latency(struct eni *eni, u64 ns)
     __sync_fetch_and_add(&eni->latency_sum_ns, ns);
 }
 
+/* An answer that nobody has asked this address for. */
+static __always_inline void count_stray(struct __sk_buff *skb, u32 dev, const struct packet *p,
+                                        u16 id, struct eni *eni)
+{
+    struct question question = {};
+    u64 now_ns = bpf_ktime_get_ns();
+
+    if (hash_question(skb, p, &question) &&
+        is_waited_for_elsewhere(cached_key(question.hash, dev, p->vlan), id, now_ns))
+        __sync_fetch_and_add(&eni->elsewhere, 1);
+}
+
 static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
 {
     struct eni_key key = { .dev = dev, .vlan = p->vlan };
-    u64 hash, waited_ns, way = QUERY_WAYS;
+    u64 hash, now_ns, waited_ns, way = QUERY_WAYS;
     struct dns_header dns;
     struct query_set *set;
     struct query *query;
@@ -140,8 +149,11 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     if (!(dns.flags & DNS_FLAG_RESPONSE))
         return;
     eni = enis.lookup(&key);
-    if (eni)
+    if (eni) {
         __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
+        if (dns.flags & DNS_FLAG_TRUNCATED)
+            __sync_fetch_and_add(&eni->truncated, 1);
+    }
     hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
     set = query_set(hash);
     if (!set)
@@ -150,15 +162,22 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     for (i = 0; i < QUERY_WAYS; i++)
         if (set->queries[i].fingerprint == hash)
             way = i;
-    if (way == QUERY_WAYS)
+    if (way == QUERY_WAYS) {
+        if (eni)
+            count_stray(skb, dev, p, dns.id, eni);
         return;
+    }
     query = query_place(set, way, hash);
     /* A branch ENI that nobody could be told apart: its queries were counted with the trunk. */
     if (query->vlan != p->vlan)
         eni = eni_of(query);
     if (!eni)
         return;
-    waited_ns = bpf_ktime_get_ns() - query->sent_ns;
+    now_ns = bpf_ktime_get_ns();
+    if (query->cached)
+        fetch_cached(skb, p, query->cached, query->question_end, dns.flags & DNS_FLAG_TRUNCATED,
+                     dns.flags_rcode & DNS_RCODE, now_ns);
+    waited_ns = now_ns - query->sent_ns;
     count_latency(eni, waited_ns);
     if (waited_ns < UNANSWERED_NS)
         waits_no_more(eni, query);

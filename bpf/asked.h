@@ -10,8 +10,8 @@
 
 #include "asks.h"
 
-static __always_inline void tell_name(struct __sk_buff *skb, const struct packet *p, u64 hash,
-                                      u16 type, struct asked *row)
+static __always_inline void tell_name(struct __sk_buff *skb, const struct packet *p,
+                                      const struct question *question, struct asked *row)
 {
     u32 offset = p->transport + UDP_HEADER + DNS_HEADER;
     struct told_name *told;
@@ -25,8 +25,8 @@ static __always_inline void tell_name(struct __sk_buff *skb, const struct packet
     told = told_names.ringbuf_reserve(sizeof(*told));
     if (!told)
         return;
-    told->hash = hash;
-    told->type = type;
+    told->hash = question->hash;
+    told->type = question->type;
     told->zero = 0;
     /* 1 to 256, said so that every kernel's verifier sees it, and the compiler cannot undo it. */
     asm volatile("%0 += -1\n%0 &= 255\n%0 += 1" : "+r"(length));
@@ -39,14 +39,14 @@ static __always_inline void tell_name(struct __sk_buff *skb, const struct packet
     row->told = 1;
 }
 
-static __always_inline void count_asked(struct __sk_buff *skb, const struct packet *p, u64 hash,
-                                        u16 type, const struct sender_key *sender,
-                                        u64 packets)
+static __always_inline void count_asked(struct __sk_buff *skb, const struct packet *p,
+                                        const struct question *question,
+                                        const struct sender_key *sender, u64 packets)
 {
     struct asked_key key = {};
     struct asked *row, fresh = {};
 
-    key.hash = hash;
+    key.hash = question->hash;
     key.cgroup = sender->cgroup;
     key.dev = sender->dev;
     key.ingress = sender->ingress;
@@ -61,7 +61,7 @@ static __always_inline void count_asked(struct __sk_buff *skb, const struct pack
     }
     __sync_fetch_and_add(&row->queries, packets);
     if (!row->told)
-        tell_name(skb, p, hash, type, row);
+        tell_name(skb, p, question, row);
 }
 
 #endif

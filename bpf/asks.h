@@ -12,20 +12,19 @@
 #ifndef ENI53_ASKS_H
 #define ENI53_ASKS_H
 
-#include "names.h"
+#include "answers.h"
 
 #define ASK_WAIT_NS 5000000000ULL   /* a resolver that has not asked by then will not for this one */
 #define LOCAL_WAIT_NS 500000000ULL  /* a cache here that has to ask asks at once */
 #define SERVING_NS 60000000000ULL   /* who has answered nobody for so long serves nobody */
 #define REMOTE_BIT 0x8000           /* in an asker's id: a client on another node */
 
-static __always_inline int is_query(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int is_query(struct __sk_buff *skb, const struct packet *p,
+                                    struct dns_header *header)
 {
-    struct dns_header dns;
-
     return p->protocol == PROTOCOL_UDP && p->destination_port == DNS_PORT &&
-           !bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)) &&
-           !(dns.flags & DNS_FLAG_RESPONSE);
+           !bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, header, sizeof(*header)) &&
+           !(header->flags & DNS_FLAG_RESPONSE);
 }
 
 static __always_inline u32 remote_id(const struct packet *p, u64 now_ns)
@@ -69,18 +68,16 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
 /* Somebody asks for a name: *tag*, or if that is 0 the client that the packet comes from. */
 static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
 {
-    u64 now_ns = bpf_ktime_get_ns(), hash, *last;
+    u64 now_ns = bpf_ktime_get_ns(), *last;
     struct ask fresh = {}, *waiting;
+    struct question question = {};
+    struct dns_header dns;
     u32 zero = 0;
-    u16 type = 0;
 
     /* What a cache asks another one is no ask: somebody has asked it. */
-    if (!is_query(skb, p) || serves(tag, now_ns))
+    if (!is_query(skb, p, &dns) || serves(tag, now_ns) || !hash_question(skb, p, &question))
         return;
-    hash = hash_question(skb, p, &type);
-    if (!hash)
-        return;
-    waiting = asks.lookup(&hash);
+    waiting = asks.lookup(&question.hash);
     /* One that is still waited for stays: whoever missed first is why the cache asks. */
     if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
         if (tag && waiting->asker != tag)
@@ -90,7 +87,7 @@ static __always_inline void remember_ask(struct __sk_buff *skb, const struct pac
     fresh.at_ns = now_ns;
     fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
-    asks.update(&hash, &fresh);
+    asks.update(&question.hash, &fresh);
     last = last_ask.lookup(&zero);
     if (last)
         *last = now_ns;

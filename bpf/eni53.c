@@ -79,10 +79,11 @@ static __always_inline u16 read_tag(const struct __sk_buff *skb, const struct se
     return s->write_tags ? skb->tc_index : 0;
 }
 
-/* *hash* is that of the question, or 0 when there is none to count. */
+/* *question* is what to count by name, or 0. */
 static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const struct packet *p,
-                                         int class, u32 asker, u16 tag, u64 hash, u16 type,
-                                         struct eni *eni, u64 packets)
+                                         int class, u32 asker, u16 tag,
+                                         const struct question *question, struct eni *eni,
+                                         u64 packets)
 {
     struct sender_key key = {};
     u64 *count, zero = 0;
@@ -98,8 +99,8 @@ static __always_inline void count_sender(struct __sk_buff *skb, u32 dev, const s
         key.origin = tag;
     else
         key.cgroup = bpf_skb_cgroup_id(skb);
-    if (hash)
-        count_asked(skb, p, hash, type, &key, packets);
+    if (question)
+        count_asked(skb, p, question, &key, packets);
     count = senders.lookup_or_try_init(&key, &zero);
     if (count) {
         __sync_fetch_and_add(count, packets);
@@ -131,15 +132,35 @@ static __always_inline void count_source(struct __sk_buff *skb, u32 dev, const s
         __sync_fetch_and_add(count, packets);
 }
 
+/* A query over UDP: what a cache would have made of it, and when it went out. */
+static __always_inline void count_query(u32 dev, const struct packet *p, int class, u16 id,
+                                        const struct question *question, struct eni *eni,
+                                        u64 packets, u64 now_ns)
+{
+    u64 key = question ? cached_key(question->hash, dev, p->vlan) : 0;
+    int again, held = 0;
+
+    again = remember_query(dev, p, id, key, question ? question->end : 0, eni, now_ns);
+    if (question)
+        again |= ask_cached(key, id, now_ns, &held);
+    if (again)
+        __sync_fetch_and_add(&eni->retransmitted, packets);
+    if (held)
+        __sync_fetch_and_add(class == CLASS_RESOLVER ? &eni->cacheable_resolver
+                                                     : &eni->cacheable_other, packets);
+}
+
 static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
     struct settings *s;
     struct eni *eni;
     int class, found = parse_packet(skb, QUERIES, &p);
-    u64 packets, now_ns, hash = 0;
-    u32 asker = 0, waited_for;
-    u16 tag, type = 0;
+    struct question question = {};
+    struct dns_header dns;
+    u32 asker = 0, waited_for, named = 0;
+    u64 packets, now_ns;
+    u16 tag;
 
     if (found == PARSED_BORING)
         return NEXT;
@@ -163,16 +184,16 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     tag = read_tag(skb, s);
     packets = wire_packets(skb, &p);
     now_ns = bpf_ktime_get_ns();
-    if (class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) {
+    if ((class == CLASS_RESOLVER || class == CLASS_DNS_OTHER) && is_query(skb, &p, &dns)) {
         waited_for = is_waited_for(now_ns);
-        if ((s->names || waited_for) && is_query(skb, &p)) {
-            hash = hash_question(skb, &p, &type);
-            if (hash && waited_for)
-                asker = find_asker(&p, hash, skb->ingress_ifindex, tag, now_ns);
-        }
-        remember_query(skb, dev, &p, eni, now_ns);
+        if (s->names || waited_for)
+            named = hash_question(skb, &p, &question);
+        if (named && waited_for)
+            asker = find_asker(&p, question.hash, skb->ingress_ifindex, tag, now_ns);
+        named &= !!s->names;
+        count_query(dev, &p, class, dns.id, named ? &question : 0, eni, packets, now_ns);
     }
-    count_sender(skb, dev, &p, class, asker, tag, s->names ? hash : 0, type, eni, packets);
+    count_sender(skb, dev, &p, class, asker, tag, named ? &question : 0, eni, packets);
     if (!asker)
         count_source(skb, dev, &p, class, tag, packets);
     count_window(eni, dev, p.vlan, class, packets, now_ns);

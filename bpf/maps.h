@@ -9,6 +9,12 @@
 
 #include "classify.h"
 
+#define NO_TTL 0xffffffff
+#define NO_RCODE 0xff
+#define RCODE_NOERROR 0
+#define RCODE_NXDOMAIN 3
+#define MMAPABLE (1U << 10)     /* BPF_F_MMAPABLE, which older BCC does not know */
+
 /* Events that cost a packet its name or its count; map stats, one number each. */
 enum stat {
     STAT_FRAGMENT,          /* later fragments at an ENI: no port, so not counted as anything */
@@ -112,6 +118,11 @@ struct eni {
     u64 rcode[16];
     u64 latency[LATENCY_BUCKETS];
     u64 latency_sum_ns;
+    u64 cacheable_resolver;                 /* queries that a cache on the node would have answered, ... */
+    u64 cacheable_other;                    /* ... to the resolver, and to other servers */
+    u64 retransmitted;                      /* queries that were the last one over again */
+    u64 truncated;                          /* answers that said so */
+    u64 elsewhere;                          /* answers from another address than was asked */
     u64 span;                               /* in progress: number * SPANS + place */
     struct span spans[SPANS];
     struct slot slots[SLOTS];
@@ -123,10 +134,28 @@ struct query {
     u64 span;               /* where it waits: number * SPANS + place, ... */
     u32 dev;                /* ... of the ENI it was counted at */
     u32 vlan;
+    u64 cached;             /* its key in map cached; 0: none */
+    u32 question_end;
+    u32 zero;
 };
 
 struct query_set {
     struct query queries[QUERY_WAYS];
+};
+
+/* A question that is asked through an ENI, and what a cache on the node would hold of it. */
+struct cached {
+    u64 key;                /* of question and ENI; 0: free */
+    u64 until_ns;           /* it would answer until then */
+    u64 asked_ns;
+    u32 ttl_s;              /* of the answer it would have fetched last; NO_TTL: not to be kept */
+    u16 id;                 /* of the latest query */
+    u8 waiting;             /* that one has no answer yet */
+    u8 rcode;               /* of the answer it would have fetched last; NO_RCODE: there was none */
+};
+
+struct cached_set {
+    struct cached places[CACHED_WAYS];
 };
 
 /* A name that somebody asked a cache here for, under the hash of name and type. */
@@ -188,6 +217,7 @@ BPF_RINGBUF_OUTPUT(crossings, CROSSINGS_PAGES);
 BPF_ARRAY(new_eni, struct eni, 1);      /* always zero: too large for a program's stack */
 BPF_HASH(trunks, u32, u32, MAX_TRUNKS);
 BPF_ARRAY(queries, struct query_set, QUERY_SETS);
+BPF_F_TABLE("array", u32, struct cached_set, cached, CACHED_SETS, MMAPABLE);
 BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
 BPF_HASH(asked, struct asked_key, struct asked, MAX_ASKED);

@@ -3,9 +3,10 @@
 #ifndef ENI53_NAMES_H
 #define ENI53_NAMES_H
 
-#include "answers.h"
+#include "hash.h"
 
 #define DNS_HEADER 12
+#define TYPE_AND_CLASS 4
 #define NAME_WORDS 32               /* a name has at most 255 bytes */
 #define BYTES(x) ((x) * 0x0101010101010101ULL)
 
@@ -40,12 +41,20 @@ static __always_inline u64 word_at(struct __sk_buff *skb, u32 offset)
     return word;
 }
 
+/* What a query asks for. */
+struct question {
+    u64 hash;       /* of name and type, case folded; never 0 */
+    u32 end;        /* where the question ends, from the DNS header on */
+    u16 type;       /* as on the wire */
+};
+
 /*
- * Hash of the first question's name, case folded, and its type, which goes to *type* as well; 0 when the packet has none. What comes
- * behind it (class, EDNS) is ignored. The name ends at its first zero byte: a label with a zero in
- * it gets the hash of a shorter name, which harms nobody but its sender.
+ * Reads the first question; 0 when the packet has none. What comes behind it (class, EDNS) is
+ * ignored. The name ends at its first zero byte: a label with a zero in it gets the hash of a
+ * shorter name, which harms nobody but its sender.
  */
-static __always_inline u64 hash_question(struct __sk_buff *skb, const struct packet *p, u16 *type)
+static __always_inline int hash_question(struct __sk_buff *skb, const struct packet *p,
+                                         struct question *question)
 {
     u32 offset = p->transport + UDP_HEADER + DNS_HEADER;
     u64 hash = 0, word, zero, below;
@@ -62,10 +71,12 @@ static __always_inline u64 hash_question(struct __sk_buff *skb, const struct pac
                       !!(below & 0xff000000) + !!(below & 0xff00000000ULL) +
                       !!(below & 0xff0000000000ULL) + !!(below & 0xff000000000000ULL);
             hash = mix(hash, fold_case(word & below));
-            if (bpf_skb_load_bytes(skb, offset, type, sizeof(*type)))
+            if (bpf_skb_load_bytes(skb, offset, &question->type, sizeof(question->type)))
                 return 0;
-            hash = mix(hash, *type);
-            return hash ? hash : 1;
+            hash = mix(hash, question->type);
+            question->hash = hash ? hash : 1;
+            question->end = offset + TYPE_AND_CLASS - p->transport - UDP_HEADER;
+            return 1;
         }
         hash = mix(hash, fold_case(word));
         offset += sizeof(word);

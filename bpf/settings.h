@@ -28,6 +28,9 @@
 #define MAX_RESOLVERS 8         /* resolver addresses of each family */
 #define QUERY_SETS 16384        /* of queries waiting for an answer, by hash; a power of two */
 #define QUERY_WAYS 4            /* queries in a set; a power of two */
+#define CACHED_SETS 4096        /* of questions that a cache would know, by hash; a power of two */
+#define CACHED_WAYS 4           /* questions in a set; a power of two */
+#define ANSWER_STEPS 48         /* labels and records of an answer that are looked at for its TTL */
 #define UNANSWERED_NS 2000000000 /* an answer after this long is none: 2 s */
 #define SPAN_NS 1100000000      /* queries are told unanswered by spans of 1.1 s ... */
 #define SPANS 4                 /* ... in so many places: SPANS - 2 spans outlast UNANSWERED_NS */

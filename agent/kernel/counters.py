@@ -6,6 +6,7 @@ from ..model import CLASSES, PROTOCOLS, EniCounters, Slot
 from . import layout
 
 _BEFORE_COUNTERS = 5 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, their slot, told
+_AFTER_LATENCIES = 6  # their sum, cacheable (two), retransmitted, truncated, elsewhere
 _CELLS = [(c, p) for c in CLASSES for p in PROTOCOLS]
 
 
@@ -22,7 +23,9 @@ def eni_counters(words: tuple[int, ...], now_ns: int, least_unanswered: int) -> 
     buckets = layout.SETTINGS["LATENCY_BUCKETS"]
     rcodes = words[cells : cells + layout.RCODES]
     latency_at = cells + layout.RCODES
-    spans_at = latency_at + buckets + 2  # behind the sum of latencies and the span in progress
+    sums = words[latency_at + buckets : latency_at + buckets + _AFTER_LATENCIES]
+    latency_sum_ns, resolver, other, retransmitted, truncated, elsewhere = sums
+    spans_at = latency_at + buckets + _AFTER_LATENCIES + 1  # behind the span in progress
     slots_at = spans_at + layout.SPANS * 3
     slots = [
         Slot(words[i], words[i + 1] - words[i + 2], words[i + 3] - words[i + 4])
@@ -34,7 +37,11 @@ def eni_counters(words: tuple[int, ...], now_ns: int, least_unanswered: int) -> 
         overflow={cell: n for cell, n in zip(_CELLS, words, strict=False) if n},
         responses={code: n for code, n in enumerate(rcodes) if n},
         response_buckets=tuple(words[latency_at : latency_at + buckets]),
-        response_sum_s=words[latency_at + buckets] / 1e9,
+        response_sum_s=latency_sum_ns / 1e9,
+        cacheable={"resolver": resolver, "dns_other": other},
+        retransmitted=retransmitted,
+        truncated=truncated,
+        elsewhere=elsewhere,
         unanswered=max(_unanswered(words[spans_at:slots_at], now_ns), least_unanswered),
     )
 

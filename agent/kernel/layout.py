@@ -89,6 +89,11 @@ ENI = Layout(
         ("rcode", f"{RCODES}Q"),
         ("latency", f"{_N['LATENCY_BUCKETS']}Q"),
         ("latency_sum_ns", "Q"),
+        ("cacheable_resolver", "Q"),
+        ("cacheable_other", "Q"),
+        ("retransmitted", "Q"),
+        ("truncated", "Q"),
+        ("elsewhere", "Q"),
         ("span", "Q"),
         ("spans", f"{SPANS * 3}q"),
         ("slots", f"{SLOTS * 5}Q"),
@@ -140,6 +145,19 @@ TOLD_NAME = Layout(
     )
 )
 """One record of the ring buffer ``told_names``."""
+CACHED = Layout(
+    (
+        ("key", "Q"),
+        ("until_ns", "Q"),
+        ("asked_ns", "Q"),
+        ("ttl_s", "I"),
+        ("id", "H"),
+        ("waiting", "B"),
+        ("rcode", "B"),
+    )
+)
+"""One place of a ``struct cached_set``."""
+CACHED_SET = Layout((("places", f"{CACHED.packer.size * _N['CACHED_WAYS']}s"),))
 REMOTE_KEY = Layout((("address", "16s"),))
 REMOTE = Layout((("asked_ns", "Q"), ("id", "I"), ("zero", "I")))
 SETTINGS_VALUE = Layout(
@@ -164,6 +182,7 @@ MAPS: dict[str, tuple[Layout | None, Layout]] = {
     "enis": (ENI_KEY, ENI),
     "trunks": (U32, U32),
     "limits": (U32, LIMIT),
+    "cached": (U32, CACHED_SET),
     "asked": (ASKED_KEY, ASKED),
     "remotes": (REMOTE_KEY, REMOTE),
     "free_remotes": (None, U32),

@@ -18,6 +18,7 @@ from ..model import (
     SenderKey,
 )
 from . import bpf, layout
+from .answered import Answered
 from .asked import Asked
 from .counters import eni_counters
 from .limits import Limits, Place
@@ -29,6 +30,7 @@ class Maps:
 
     def __init__(self, loaded: Loaded) -> None:
         self._asked = Asked(loaded)
+        self._answered = Answered(loaded)
         self._fds = loaded.maps
         self._room = loaded.max_entries
         self._used: dict[str, int] = {}
@@ -161,11 +163,13 @@ class Maps:
             stats=self._stats(),
             asked=asked,
             questions=questions,
+            answer_of=self._answered.answer_of,
         )
 
     def close(self) -> None:
         """Let go of what is mapped; nothing is read afterwards."""
         self._asked.close()
+        self._answered.close()
 
     def _rows(self, name: str) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
         key, value = layout.MAPS[name]

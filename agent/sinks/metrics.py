@@ -202,6 +202,26 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         "DNS queries over UDP that had no answer within two seconds.",
         labels=_ENI,
     )
+    retransmitted = CounterMetricFamily(
+        "eni53_eni_retransmitted",
+        "DNS queries over UDP that came again before they had an answer.",
+        labels=_ENI,
+    )
+    truncated = CounterMetricFamily(
+        "eni53_eni_truncated",
+        "DNS answers over UDP that did not fit: the question comes again over TCP.",
+        labels=_ENI,
+    )
+    elsewhere = CounterMetricFamily(
+        "eni53_eni_answered_elsewhere",
+        "DNS answers over UDP from another address than was asked.",
+        labels=_ENI,
+    )
+    cacheable = CounterMetricFamily(
+        "eni53_eni_cacheable_packets",
+        "DNS queries over UDP that a cache on the node would have answered.",
+        labels=(*_ENI, "class"),
+    )
     for usage in enis:
         if usage.counters is None or not usage.counters.response_buckets:
             continue  # answers are not looked at: that is not zero of them
@@ -210,13 +230,18 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
             name = _RCODES[code] if code < len(_RCODES) else str(code)
             responses.add_metric((*labels, name), count)
         unanswered.add_metric(labels, usage.counters.unanswered)
+        retransmitted.add_metric(labels, usage.counters.retransmitted)
+        truncated.add_metric(labels, usage.counters.truncated)
+        elsewhere.add_metric(labels, usage.counters.elsewhere)
+        for packet_class, count in (usage.cacheable or {}).items():
+            cacheable.add_metric((*labels, packet_class), count)
         total, buckets = 0, []
         bounds = [*(f"{bound:g}" for bound in RESPONSE_BOUNDS_S), "+Inf"]
         for bound, count in zip(bounds, usage.counters.response_buckets, strict=True):
             total += count
             buckets.append((bound, float(total)))
         seconds.add_metric(labels, buckets, usage.counters.response_sum_s)
-    yield from (responses, unanswered, seconds)
+    yield from (responses, unanswered, seconds, retransmitted, truncated, elsewhere, cacheable)
 
 
 def _agent_families(health: Health) -> Iterator[Metric]:
