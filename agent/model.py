@@ -167,8 +167,9 @@ class EniCounters:
             it was sent. Not in it: one that lost its place to another while it waited, for nobody
             knows (``query_evicted`` says how many may have).
         cacheable: Queries over UDP, by class, that a cache on the node would have answered: asked
-            through this ENI before, and within the TTL of the answer. Zeros while names are not
-            counted.
+            through this ENI before, and within the TTL of the answer. The query that a cache
+            would send once a TTL is taken off in parts, as that goes by. Zeros while names are
+            not counted.
         retransmitted: Queries over UDP that came again before they had an answer: the same port and
             id within five seconds, or the same name and id within fifteen.
         truncated: Answers over UDP that said so: the question comes again over TCP.
@@ -181,7 +182,7 @@ class EniCounters:
     response_buckets: tuple[int, ...]
     response_sum_s: float
     unanswered: int = 0
-    cacheable: Mapping[str, int] = field(default_factory=dict)
+    cacheable: Mapping[str, float] = field(default_factory=dict)
     retransmitted: int = 0
     truncated: int = 0
     elsewhere: int = 0
@@ -391,7 +392,7 @@ class EniUsage:
     retransmitted: int | None = None
     truncated: int | None = None
     elsewhere: int | None = None
-    cacheable: Mapping[str, int] | None = None
+    cacheable: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

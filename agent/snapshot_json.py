@@ -143,7 +143,8 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "retransmitted": usage.retransmitted,
         "truncated": usage.truncated,
         "elsewhere": usage.elsewhere,
-        "cacheable": None if usage.cacheable is None else dict(usage.cacheable),
+        "cacheable": usage.cacheable
+        and {name: _number(packets) for name, packets in usage.cacheable.items()},
         "names": _names(usage.names),
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
     }

@@ -117,7 +117,7 @@ def _read_eni(at: Reader) -> EniUsage:
         retransmitted=_count(at, "retransmitted"),
         truncated=_count(at, "truncated"),
         elsewhere=_count(at, "elsewhere"),
-        cacheable=at.optional("cacheable", at.integers) if at.has("cacheable") else None,
+        cacheable=at.optional("cacheable", at.amounts) if at.has("cacheable") else None,
     )
 
 

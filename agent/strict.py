@@ -100,10 +100,10 @@ class Reader:
         inner = Reader(self._value(key), f"{self.place}.{key}")
         return {name: Reader(value, f"{inner.place}.{name}") for name, value in inner._cleaned()}
 
-    def integers(self, key: str) -> dict[str, int]:
-        """An object whose values are whole numbers from 0 to 2^64, by cleaned key."""
+    def amounts(self, key: str) -> dict[str, float]:
+        """An object whose values are finite numbers, zero or more, by cleaned key."""
         inner = Reader(self._value(key), f"{self.place}.{key}")
-        return {name: _count(value, f"{inner.place}.{name}") for name, value in inner._cleaned()}
+        return {name: _number(value, f"{inner.place}.{name}") for name, value in inner._cleaned()}
 
     def facts(self, key: str, limit: int) -> dict[str, float | int | str]:
         """An object whose values are finite numbers or text, by cleaned key."""

@@ -4,6 +4,11 @@
  * through an ENI, until when. A query that comes before that is one a cache would have spared the
  * ENI. Only an answer to one that comes later counts: it is what the cache would have fetched.
  *
+ * What is fetched once a TTL costs a thousandth with each thousandth of that time, and not all of
+ * it when it is fetched: else whoever looks for less than a TTL would find nothing spared of names
+ * that it saw for the first time. So a name costs its first query; with the second within the TTL
+ * that is given back, and its time begins to count.
+ *
  * A plain array of small sets, as the table of queries; who was asked for longest ago gives way.
  */
 #ifndef ENI53_CACHED_H
@@ -14,6 +19,8 @@
 
 #define AGAIN_NS 15000000000ULL     /* no client waits longer before it asks the same again */
 #define SECOND_NS 1000000000ULL
+#define WHOLE 1000                  /* a query, in thousandths */
+#define FROM_FETCH 1                /* paid_ns of what is to be paid for by its time, once it has come */
 
 /* Of a question at an ENI; agent/kernel/answered.py makes the same. */
 static __always_inline u64 cached_key(u64 hash, u32 dev, u32 vlan)
@@ -56,28 +63,65 @@ static __always_inline struct cached *cached_place(struct cached_set *set, u64 k
         return 0;
     place->key = key;
     place->until_ns = 0;
+    place->paid_ns = 0;
     place->ttl_s = NO_TTL;
     place->waiting = 0;
     place->rcode = NO_RCODE;
     return place;
 }
 
+/* Thousandths of its fetch that *place* costs for the time until *to_ns*. */
+static __always_inline u64 pay(struct cached *place, u64 to_ns)
+{
+    u64 thousandth_ns = (u64)place->ttl_s * (SECOND_NS / WHOLE), parts;
+
+    if (to_ns <= place->paid_ns || !thousandth_ns)
+        return 0;
+    parts = (to_ns - place->paid_ns) / thousandth_ns;
+    /* What is less than one is left for the next time; a hot name would never pay. */
+    place->paid_ns += parts * thousandth_ns;
+    return parts < WHOLE ? parts : WHOLE;
+}
+
+/* Thousandths of a query for *place* that a cache would have spared the ENI. */
+static __always_inline u64 spare(struct cached *place, u64 now_ns)
+{
+    u64 spared = 0;
+
+    if (now_ns < place->until_ns) {
+        spared = WHOLE;
+        if (!place->paid_ns) {
+            place->paid_ns = place->until_ns - place->ttl_s * SECOND_NS;
+            spared += WHOLE;
+        }
+        return spared - pay(place, now_ns);
+    }
+    if (place->paid_ns > FROM_FETCH) {
+        spared = WHOLE - pay(place, place->until_ns);
+        place->paid_ns = FROM_FETCH;
+    } else {
+        place->paid_ns = 0;
+    }
+    place->until_ns = 0;
+    return spared;
+}
+
 /*
  * A query goes out. Returns whether it is the last one over again: the same id, and no answer yet;
  * that may come from another port, as glibc's does.
  */
-static __always_inline int ask_cached(u64 key, u16 id, u64 now_ns, int *held)
+static __always_inline int ask_cached(u64 key, u16 id, u64 now_ns, u64 *spared)
 {
     struct cached_set *set = cached_set(key);
     struct cached *place;
     int again;
 
-    *held = 0;
+    *spared = 0;
     if (!set)
         return 0;
     place = cached_place(set, key, 1);
     again = place->waiting && place->id == id && now_ns - place->asked_ns < AGAIN_NS;
-    *held = now_ns < place->until_ns;
+    *spared = spare(place, now_ns);
     place->asked_ns = now_ns;
     place->id = id;
     place->waiting = 1;
@@ -102,8 +146,11 @@ static __always_inline void fetch_cached(struct __sk_buff *skb, const struct pac
     if (truncated || (rcode != RCODE_NOERROR && rcode != RCODE_NXDOMAIN))
         return;
     place->ttl_s = answer_ttl(skb, p->transport + UDP_HEADER, question_end);
-    if (place->ttl_s != NO_TTL)
-        place->until_ns = now_ns + place->ttl_s * SECOND_NS;
+    if (place->ttl_s == NO_TTL)
+        return;
+    place->until_ns = now_ns + place->ttl_s * SECOND_NS;
+    if (place->paid_ns)
+        place->paid_ns = place->ttl_s ? now_ns : 0;
 }
 
 /* An answer from where nobody was asked: to somebody who waits for one from elsewhere? */

@@ -138,16 +138,17 @@ static __always_inline void count_query(u32 dev, const struct packet *p, int cla
                                         u64 packets, u64 now_ns)
 {
     u64 key = question ? cached_key(question->hash, dev, p->vlan) : 0;
-    int again, held = 0;
+    u64 spared = 0;
+    int again;
 
     again = remember_query(dev, p, id, key, question ? question->end : 0, eni, now_ns);
     if (question)
-        again |= ask_cached(key, id, now_ns, &held);
+        again |= ask_cached(key, id, now_ns, &spared);
     if (again)
         __sync_fetch_and_add(&eni->retransmitted, packets);
-    if (held)
+    if (spared)
         __sync_fetch_and_add(class == CLASS_RESOLVER ? &eni->cacheable_resolver
-                                                     : &eni->cacheable_other, packets);
+                                                     : &eni->cacheable_other, spared);
 }
 
 static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)

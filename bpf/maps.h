@@ -118,8 +118,8 @@ struct eni {
     u64 rcode[16];
     u64 latency[LATENCY_BUCKETS];
     u64 latency_sum_ns;
-    u64 cacheable_resolver;                 /* queries that a cache on the node would have answered, ... */
-    u64 cacheable_other;                    /* ... to the resolver, and to other servers */
+    u64 cacheable_resolver;                 /* thousandths of queries that a cache would have ... */
+    u64 cacheable_other;                    /* ... answered: to the resolver, and to others */
     u64 retransmitted;                      /* queries that were the last one over again */
     u64 truncated;                          /* answers that said so */
     u64 elsewhere;                          /* answers from another address than was asked */
@@ -148,6 +148,7 @@ struct cached {
     u64 key;                /* of question and ENI; 0: free */
     u64 until_ns;           /* it would answer until then */
     u64 asked_ns;
+    u64 paid_ns;            /* its fetch has been paid for until then; 0: at once */
     u32 ttl_s;              /* of the answer it would have fetched last; NO_TTL: not to be kept */
     u16 id;                 /* of the latest query */
     u8 waiting;             /* that one has no answer yet */

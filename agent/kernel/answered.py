@@ -44,7 +44,7 @@ class Answered:
         key = _key(question, *place)
         start = (key >> 32) % _SETS * _SET_SIZE
         for at in range(start, start + _SET_SIZE, _PLACE.size):
-            found, _, _, ttl_s, _, _, rcode = _PLACE.unpack_from(self._table, at)
+            found, _, _, _, ttl_s, _, _, rcode = _PLACE.unpack_from(self._table, at)
             if found == key:
                 if rcode == _NO_RCODE:
                     return None

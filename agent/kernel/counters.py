@@ -38,7 +38,7 @@ def eni_counters(words: tuple[int, ...], now_ns: int, least_unanswered: int) -> 
         responses={code: n for code, n in enumerate(rcodes) if n},
         response_buckets=tuple(words[latency_at : latency_at + buckets]),
         response_sum_s=latency_sum_ns / 1e9,
-        cacheable={"resolver": resolver, "dns_other": other},
+        cacheable={"resolver": resolver / 1000, "dns_other": other / 1000},
         retransmitted=retransmitted,
         truncated=truncated,
         elsewhere=elsewhere,

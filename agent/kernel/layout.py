@@ -150,6 +150,7 @@ CACHED = Layout(
         ("key", "Q"),
         ("until_ns", "Q"),
         ("asked_ns", "Q"),
+        ("paid_ns", "Q"),
         ("ttl_s", "I"),
         ("id", "H"),
         ("waiting", "B"),
