@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .insight.answers import unanswered
+from .insight.answers import answered_elsewhere, retry_storm, unanswered
+from .insight.cache import no_cache, short_ttl
 from .insight.load import other_services, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
 from .model import Finding, Snapshot
 
 OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
+    no_cache,
     hot_name,
+    short_ttl,
     aaaa_doubling,
     search_domains,
     unanswered,
+    retry_storm,
+    answered_elsewhere,
     other_services,
 )
 """What is looked for at each ENI."""

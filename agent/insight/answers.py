@@ -7,23 +7,71 @@ from collections.abc import Iterator
 from ..model import Finding
 from .look import EniLook
 
+LEAST_A_SECOND = 1.0
 UNANSWERED_SHARE = 0.05
+RETRY_SHARE = 0.2
+ELSEWHERE_SHARE = 0.01
 
 
 def unanswered(look: EniLook) -> Iterator[Finding]:
     """Queries that had no answer within two seconds."""
-    usage, before = look.usage, look.before
-    if usage.unanswered is None or (before is not None and before.unanswered is None):
-        return
-    lost = usage.unanswered - ((before.unanswered or 0) if before is not None else 0)
-    queries = look.queries * look.seconds
-    if lost / look.seconds >= 1 and queries and lost / queries >= UNANSWERED_SHARE:
+    lost = look.risen(lambda usage: usage.unanswered)
+    share = _share(lost, look)
+    if _counts(lost, look) and share >= UNANSWERED_SHARE:
         yield Finding(
             "unanswered",
             "warning",
             f"{look.label}: {lost} queries had no answer within two seconds",
             eni=look.label,
-            evidence={"unanswered": lost, "share": round(min(1.0, lost / queries), 3)},
+            evidence={"unanswered": lost or 0, "share": round(share, 3)},
             remedy="over the limit AWS drops them; below it, the server that was asked is dead or"
             " out of reach: who waits for it waits five seconds on each name",
         )
+
+
+def retry_storm(look: EniLook) -> Iterator[Finding]:
+    """The same query again and again, before it has an answer."""
+    again = look.risen(lambda usage: usage.retransmitted)
+    share = _share(again, look)
+    if _counts(again, look) and share >= RETRY_SHARE:
+        yield Finding(
+            "retry-storm",
+            "warning",
+            f"{look.label}: {share:.0%} of the queries are one over again that has no answer yet:"
+            " what is dropped comes back as more load",
+            eni=look.label,
+            evidence={
+                "retransmitted": again or 0,
+                "pps": round((again or 0) / look.seconds, 1),
+                "share": round(share, 3),
+            },
+            remedy="clients that wait longer before they try again (`options timeout:`,"
+            " `attempts:`), and fewer queries: a cache on the node answers at once",
+        )
+
+
+def answered_elsewhere(look: EniLook) -> Iterator[Finding]:
+    """Answers that come from another address than was asked: clients throw them away."""
+    strange = look.risen(lambda usage: usage.elsewhere)
+    share = _share(strange, look)
+    if _counts(strange, look) and share >= ELSEWHERE_SHARE:
+        yield Finding(
+            "answered-elsewhere",
+            "warning",
+            f"{look.label}: {strange} answers came from another address than was asked, and are"
+            " thrown away by who waits for them",
+            eni=look.label,
+            evidence={"answers": strange or 0, "share": round(share, 3)},
+            remedy="the server answers by another of its addresses, or something on the way"
+            " rewrites them: bind it to the address that is asked, look at NAT rules for port 53",
+        )
+
+
+def _counts(number: int | None, look: EniLook) -> bool:
+    return number is not None and number / look.seconds >= LEAST_A_SECOND
+
+
+def _share(number: int | None, look: EniLook) -> float:
+    """Part of the queries; 0 when that is not known, or there were none."""
+    queries = look.queries * look.seconds
+    return min(1.0, (number or 0) / queries) if queries else 0.0

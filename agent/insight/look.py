@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..model import DNS_CLASSES, EniUsage
@@ -44,6 +44,12 @@ class EniLook:
         """Packets a second of *classes* together."""
         wanted = tuple(classes)
         return max(0, _packets(self.usage, wanted) - _packets(self.before, wanted)) / self.seconds
+
+    def risen(self, counter: Callable[[EniUsage], int | None]) -> int | None:
+        """By how much a counter of the ENI rose; None: it is not known at one of the ends."""
+        now = counter(self.usage)
+        before = counter(self.before) if self.before is not None else 0
+        return None if now is None or before is None else max(0, now - before)
 
 
 def _packets(usage: EniUsage | None, classes: tuple[str, ...]) -> int:

@@ -101,7 +101,8 @@ def compile_and_send(channel: socket.socket) -> None:
     bpf = compiled(bcc, directory)
     programs = [bpf.load_func(name, bcc.BPF.SCHED_CLS) for name in PROGRAMS]
     names = re.findall(
-        r"^BPF_(?:ARRAY|HASH|QUEUE|TABLE|F_TABLE|RINGBUF_OUTPUT)\((?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
+        r"^BPF_(?:ARRAY|HASH|QUEUE|(?:F_)?TABLE|RINGBUF_OUTPUT)\("
+        r"(?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
         (directory / "maps.h").read_text(),
         re.MULTILINE,
     )

@@ -233,8 +233,8 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         retransmitted.add_metric(labels, usage.counters.retransmitted)
         truncated.add_metric(labels, usage.counters.truncated)
         elsewhere.add_metric(labels, usage.counters.elsewhere)
-        for packet_class, count in (usage.cacheable or {}).items():
-            cacheable.add_metric((*labels, packet_class), count)
+        for packet_class, queries in (usage.cacheable or {}).items():
+            cacheable.add_metric((*labels, packet_class), queries)
         total, buckets = 0, []
         bounds = [*(f"{bound:g}" for bound in RESPONSE_BOUNDS_S), "+Inf"]
         for bound, count in zip(bounds, usage.counters.response_buckets, strict=True):

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ..model import EniUsage
 from . import panel
+from .asked import name_table
 from .marks import Marks, marks_for
 from .table import height_of, table
 from .view import ViewState, by_heat
@@ -102,13 +103,15 @@ def drilled(eni: EniUsage, view: ViewState, width: int, room: int) -> list[Text]
     """One ENI with the screen for itself: a higher chart, its classes one by one, more rows."""
     marks = marks_for(view.ascii_only)
     charted = 0 if room < 8 else 1 if room < 16 else 2 if room < 26 else 5
-    asked = bool(eni.names) and room >= 16
+    told = name_table(eni, width, 5, marks) if room >= 34 else []
+    asked = bool(eni.names) and room >= 16 and not told
     lines = _panel(eni, width, (room >= 4, 0, 12 <= room < 18, asked), marks)
     if room >= 18:
         lines.append(panel.facts(eni, marks))
     lines += panel.minute(eni, width, charted, marks) if charted else []
     if room >= 18:
         lines += panel.class_table(eni, marks)
+    lines += told
     if room >= 26:
         lines.append(Text(""))
     return lines + table(eni, view, width, room - len(lines), names=True)

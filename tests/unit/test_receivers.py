@@ -69,7 +69,8 @@ def test_a_webhook_is_sent_what_the_design_says():
         "cgroup": None, "cgroup_id": None, "share": 0.6,
     }  # fmt: skip
     assert workloads[0]["names"][0] == {
-        "name": "orders.internal.example.com", "type": "A", "pps": 80.0, "packets": 0
+        "name": "orders.internal.example.com", "type": "A", "pps": 80.0, "packets": 0,
+        "ttl_s": 7200, "rcode": "NOERROR",
     }  # fmt: skip
 
 

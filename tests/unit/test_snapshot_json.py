@@ -56,6 +56,8 @@ def test_the_shape_is_the_promised_one() -> None:
         "type": "AAAA",
         "pps": 80.0,
         "packets": 0,
+        "ttl_s": 30,
+        "rcode": "NXDOMAIN",
     }
     assert eni["workloads"][0]["classes"]["imds"] == {"packets": 200, "pps": 2.0}
     promised = "code severity eni workload summary evidence remedy"
@@ -95,7 +97,8 @@ def test_a_snapshot_of_plain_numbers_survives_whole() -> None:
 def test_fields_added_later_may_be_missing_or_more() -> None:
     """An older agent lacks them and a newer one has others: both must be readable."""
     old = document()
-    for key in ("windows", "history", "ended_packets", "vlan", "unanswered"):
+    later = ("unanswered", "retransmitted", "truncated", "elsewhere", "cacheable")
+    for key in ("windows", "history", "ended_packets", "vlan", *later):
         del old["enis"][0][key]
     for row in old["enis"][0]["workloads"]:
         del row["classes"]
@@ -106,8 +109,8 @@ def test_fields_added_later_may_be_missing_or_more() -> None:
         eni.peak_pps,
         eni.history_pps,
         eni.workloads[0].classes,
-        eni.unanswered,
-    ) == ({"linklocal": 980.0}, (), {}, None)
+        *(getattr(eni, name) for name in later),
+    ) == ({"linklocal": 980.0}, (), {}, *(None,) * 5)
 
 
 def test_names_are_cleaned_in_both_directions() -> None:

@@ -61,7 +61,7 @@ def test_unknown_is_a_dash_and_never_zero() -> None:
     lines = lines_of(blind, PLAIN, 80, 24)
 
     assert "   \N{EN DASH}/1024 pps  peak    \N{EN DASH}   (\N{EN DASH} %)" in lines[3]
-    assert lines[5] == "  60 s  \N{EN DASH}"
+    assert lines[6] == "  60 s  \N{EN DASH}"
 
 
 def test_peak_and_number_tell_a_burst_that_the_last_second_hides() -> None:
@@ -151,6 +151,6 @@ def test_no_eni_says_what_to_do() -> None:
 @pytest.mark.parametrize("sort", SORT_KEYS)
 def test_every_sort_key_marks_its_column_at_80(sort: str) -> None:
     """Who looks must see by what the rows are ordered."""
-    heading = lines_of(snapshots.near_limit(), replace(PLAIN, sort=sort), 80, 24)[6]
+    heading = lines_of(snapshots.near_limit(), replace(PLAIN, sort=sort), 80, 24)[7]
 
     assert sum(heading.count(arrow) for arrow in "▾▴") == 1
