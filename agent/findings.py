@@ -54,6 +54,18 @@ def resolver_unknown(addresses: Iterable[str]) -> Finding:
     )
 
 
+def no_runtime() -> Finding:
+    """Nobody tells which containers there are."""
+    return Finding(
+        "no-runtime",
+        "info",
+        "Neither containerd nor Docker answers: containers go by their cgroup, and"
+        " ENIs of awsvpc tasks are not found",
+        remedy="mount the runtime's socket and name it with --docker-socket or"
+        " --containerd-socket; a host without containers needs neither",
+    )
+
+
 def _limit(usage: EniUsage) -> Iterator[Finding]:
     if usage.state == "ok":
         return

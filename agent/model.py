@@ -6,7 +6,7 @@ insides. Numbers carry their unit in the name; ``None`` means unknown and never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CLASSES = ("resolver", "dns_other", "imds", "ntp", "linklocal_other")
@@ -65,19 +65,6 @@ class SenderKey:
     packet_class: str
     protocol: str
     asker: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AskedKey:
-    """Who asked for which name.
-
-    Attributes:
-        hash: Of name and type, case folded, as the kernel makes it.
-        sender: As in the count at the ENI; its protocol is udp.
-    """
-
-    hash: int
-    sender: SenderKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +196,8 @@ class Sample:
             (dev, vlan, source address, class, protocol). A bounded LRU, so only a lower bound.
         stats: Events by name (`kernel.layout.STATS`), since attach.
         remotes: Clients on other nodes, by the id that `SenderKey.asker` carries.
-        asked: Queries over UDP since the last sample, by name; only those that there are.
+        asked: Queries over UDP since the last sample, by who asked and by the hash of name and
+            type, case folded, as the kernel makes it; only those that there are.
         questions: How names read, by hash; one may be missing for a while.
         answer_of: What came back for a question at an ENI, by (dev, vlan) and hash. Looked up when
             it is called, for only the few that are shown are wanted.
@@ -222,7 +210,7 @@ class Sample:
     sources: Mapping[tuple[int, int, str, str, str], int]
     stats: Mapping[str, int]
     remotes: Mapping[int, Remote] = field(default_factory=dict)
-    asked: Mapping[AskedKey, int] = field(default_factory=dict)
+    asked: Mapping[SenderKey, Mapping[int, int]] = field(default_factory=dict)
     questions: Mapping[int, Question] = field(default_factory=dict)
     answer_of: Callable[[tuple[int, int], int], Answer | None] = _no_answer
 
@@ -338,7 +326,7 @@ class WorkloadUsage:
     classes: Mapping[str, Count]
     cgroup: str | None = None
     cgroup_id: int | None = None
-    names: tuple[NameRate, ...] = ()
+    names: Sequence[NameRate] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +374,7 @@ class EniUsage:
     counters: EniCounters | None = None
     allowances: Mapping[str, int] | None = None
     minutes_to_limit: float | None = None
-    names: tuple[NameRate, ...] = ()
+    names: Sequence[NameRate] = ()
     slots: tuple[Slot, ...] = ()
     unanswered: int | None = None
     retransmitted: int | None = None

@@ -1,10 +1,15 @@
-"""How a running agent is found: RUNTIME_DIR/agent.json, with its pid, URL and version."""
+"""How a running agent is found, and that it is alone.
+
+RUNTIME_DIR/agent.json has its pid, URL and version; an abstract socket is the lock.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from . import __version__
 from .errors import NeedError
 
 FILE = "agent.json"
+_LOCK_NAME = b"\0eni53"  # an abstract socket: one to a network namespace, gone with its process
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +88,23 @@ def make_directory(runtime_dir: Path) -> None:
         raise NeedError(
             f"cannot make {runtime_dir}: {error.strerror}; choose another with --runtime-dir"
         ) from error
+
+
+def take_lock() -> socket.socket:
+    """Be the only one that counts in this network namespace, until the socket is closed.
+
+    Raises:
+        NeedError: Another does already.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        lock.bind(_LOCK_NAME)
+    except OSError as error:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise NeedError(
+            "another eni53 counts in this network namespace already: ask it with `eni53 top`"
+            " (its --runtime-dir), or stop it first"
+        ) from error
+    return lock

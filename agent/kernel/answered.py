@@ -26,13 +26,15 @@ class Answered:
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        self._table = mmap.mmap(
+        self._table: mmap.mmap | bytes = mmap.mmap(
             loaded.maps["cached"], _SETS * _SET_SIZE, mmap.MAP_SHARED, mmap.PROT_READ
         )
 
     def close(self) -> None:
-        """Unmap it."""
-        self._table.close()
+        """Unmap it. What it held at the end stays: the last snapshot is looked at afterwards."""
+        if isinstance(self._table, mmap.mmap):
+            mapped, self._table = self._table, self._table[:]
+            mapped.close()
 
     def answer_of(self, place: tuple[int, int], question: int) -> Answer | None:
         """The answer to a question that was asked through an ENI; None: none was seen lately.

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280}
 
@@ -19,6 +19,7 @@ _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _PROG_TEST_RUN = 10
 _MAP_LOOKUP_BATCH = 24
+_MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 
 TCX_INGRESS = 46
@@ -129,6 +130,23 @@ def map_delete(fd: int, key: bytes) -> bool:
             return False
         raise
     return True
+
+
+def map_delete_all(fd: int, keys: Sequence[bytes]) -> None:
+    """Remove all *keys* of a hash map, in one call; one that is not there is passed over."""
+    at = 0
+    while at < len(keys):
+        rest = b"".join(keys[at:])
+        buffer = ctypes.create_string_buffer(rest, len(rest))
+        batch = _Batch(keys=_address(buffer), count=len(keys) - at, map_fd=fd)
+        try:
+            call(_MAP_DELETE_BATCH, batch)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            at += batch.count + 1  # so many were removed, and the next was not there
+        else:
+            return
 
 
 def map_items(

@@ -10,8 +10,8 @@ import dns.message
 import dns.rdatatype
 import pytest
 from eni53.kernel import layout
-from eni53.kernel.asked import read_question
-from eni53.model import Question
+from eni53.kernel.told import read_question
+from eni53.model import Question, Sample
 
 from . import frames as f
 from .kernel import Kernel
@@ -46,10 +46,15 @@ def counted(kernel: Kernel) -> Counter[tuple[str, str]]:
     """Queries since the last look, by name and type."""
     sample = kernel.maps.read()
     found: Counter[tuple[str, str]] = Counter()
-    for key, queries in sample.asked.items():
-        question = sample.questions[key.hash]
+    for hashed, queries in by_name(sample):
+        question = sample.questions[hashed]
         found[question.name, question.type] += queries
     return found
+
+
+def by_name(sample: Sample) -> list[tuple[int, int]]:
+    """(hash, queries), by whomever."""
+    return [pair for names in sample.asked.values() for pair in names.items()]
 
 
 def test_each_name_and_type_is_counted_as_it_was_sent(kernel: Kernel) -> None:
@@ -76,7 +81,8 @@ def test_who_asks_is_kept_apart(kernel: Kernel) -> None:
             send(kernel, query("one.example.com", number=number), ingress_ifindex=ingress)
     sample = kernel.maps.read()
 
-    assert {key.sender.ingress: n for key, n in sample.asked.items()} == {7: 3, 8: 5}
+    asked = {sender.ingress: list(names.values()) for sender, names in sample.asked.items()}
+    assert asked == {7: [3], 8: [5]}
     assert {q.name for q in sample.questions.values()} == {"one.example.com"}
 
 
@@ -124,13 +130,13 @@ def test_a_flood_of_names_takes_the_free_room_and_gives_it_back(kernel: Kernel) 
         sample = kernel.maps.read()
         steady = sum(
             queries
-            for key, queries in sample.asked.items()
-            if sample.questions.get(key.hash, Question("", "")).name == "steady.example.com"
+            for hashed, queries in by_name(sample)
+            if sample.questions.get(hashed, Question("", "")).name == "steady.example.com"
         )
-        by_name = sum(sample.asked.values())
+        named = sum(queries for _, queries in by_name(sample))
         assert steady == ROOM // 16
         assert sum(sample.senders.values()) == (round_ + 1) * (ROOM + ROOM // 16)
-        assert by_name <= ROOM + ROOM // 16
+        assert named <= ROOM + ROOM // 16
         kernel.maps.read()  # nobody asks for them any more: they give way
         assert kernel.maps.entries["asked"][0] <= ROOM
 

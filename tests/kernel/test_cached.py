@@ -111,7 +111,7 @@ def counters(kernel: Kernel, vlan: int = 0) -> EniCounters:
 def held(kernel: Kernel, vlan: int = 0) -> Answer | None:
     """What the agent reads of the one name that was asked for."""
     sample = kernel.maps.read()
-    [question] = {key.hash for key in sample.asked}
+    [question] = {question for asked in sample.asked.values() for question in asked}
     return sample.answer_of((kernel.dev, vlan), question)
 
 

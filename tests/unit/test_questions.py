@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eni53.inventory.workloads import Workloads
 from eni53.ledger import GRACE_S
-from eni53.model import AskedKey, NameRate, Question, Sample, SenderKey, Workload
+from eni53.model import NameRate, Question, Sample, SenderKey, Workload
 from eni53.questions import TOP_OF_ENI, TOP_OF_WORKLOAD, Questions
 
 from tests.fixtures.samples import ENI, Kernel, container, counters, ladder, task
@@ -25,10 +25,10 @@ def known() -> Workloads:
 
 def sample(*asked: tuple[int, str, int]) -> Sample:
     """(veth, name, queries) since the last look, of type A."""
-    keys = {
-        AskedKey(hash(name), SenderKey(*ENI, 0, veth, 0, "resolver", "udp")): queries
-        for veth, name, queries in asked
-    }
+    keys: dict[SenderKey, dict[int, int]] = {}
+    for veth, name, queries in asked:
+        sender = SenderKey(*ENI, 0, veth, 0, "resolver", "udp")
+        keys.setdefault(sender, {})[hash(name)] = queries
     questions = {hash(name): Question(name, "A") for _, name, _ in asked}
     return Sample(0, {}, {}, {ENI: counters()}, {}, {}, asked=keys, questions=questions)
 

@@ -1,0 +1,82 @@
+"""The busiest of many names, put in order when somebody looks: at most snapshots nobody does."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import overload
+
+from .model import Answer, NameRate, Question
+
+Asked = dict[int, tuple[int, int]]
+"""By hash of name and type: queries in the window, and since known."""
+
+
+class TopNames(Sequence[NameRate]):
+    """Busiest first; equals by name.
+
+    Args:
+        asked: What was asked for. Nobody changes it any more.
+        reads: How names read; one that has not been told yet is left out.
+        answer_of: What came back for a question, by its hash: as of when somebody looks.
+        most: How many are shown.
+        window_s: Seconds that the window covers.
+    """
+
+    __slots__ = ("_answer_of", "_asked", "_made", "_most", "_reads", "_window_s")
+
+    def __init__(
+        self,
+        asked: Asked,
+        reads: Mapping[int, Question],
+        answer_of: Callable[[int], Answer | None],
+        most: int,
+        window_s: float,
+    ) -> None:
+        self._asked = asked
+        self._reads = reads
+        self._answer_of = answer_of
+        self._most = most
+        self._window_s = window_s
+        self._made: tuple[NameRate, ...] | None = None
+
+    @property
+    def _rates(self) -> tuple[NameRate, ...]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> tuple[NameRate, ...]:
+        told = (
+            (-recent, -total, read.name, read.type, question)
+            for question, (recent, total) in self._asked.items()
+            if (read := self._reads.get(question)) is not None and read.name
+        )
+        return tuple(
+            NameRate(name, kind, -recent / self._window_s, -total, self._answer_of(question))
+            for recent, total, name, kind, question in heapq.nsmallest(self._most, told)
+        )
+
+    @overload
+    def __getitem__(self, at: int) -> NameRate: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[NameRate, ...]: ...
+    def __getitem__(self, at: int | slice) -> NameRate | tuple[NameRate, ...]:
+        """As a tuple's."""
+        return self._rates[at]
+
+    def __len__(self) -> int:
+        """How many are shown."""
+        return len(self._rates)
+
+    def __iter__(self) -> Iterator[NameRate]:
+        """As a tuple's."""
+        return iter(self._rates)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same names are shown."""
+        return isinstance(other, tuple | TopNames) and self._rates == tuple(other)
+
+    def __hash__(self) -> int:
+        """As a tuple's."""
+        return hash(self._rates)
