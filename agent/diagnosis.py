@@ -11,6 +11,7 @@ from .insight.answers import unanswered
 from .insight.load import other_services, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
+from .insight.servers import dead_first_nameserver
 from .model import Finding, Snapshot
 
 OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
@@ -22,7 +23,10 @@ OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
 )
 """What is looked for at each ENI."""
 
-OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (uneven_enis,)
+OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
+    uneven_enis,
+    dead_first_nameserver,
+)
 """What is looked for in the last snapshot as a whole."""
 
 

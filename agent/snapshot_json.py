@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .model import Alert, Count, EniUsage, Finding, NameRate, Snapshot, WorkloadUsage
+from .model import (
+    Alert,
+    Count,
+    EniUsage,
+    Finding,
+    NameRate,
+    ServerAsked,
+    Snapshot,
+    WorkloadUsage,
+)
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -48,6 +57,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "slot": snapshot.slot,
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
+        "servers": [_server(asked) for asked in snapshot.servers],
     }
 
 
@@ -142,6 +152,19 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "unanswered": usage.unanswered,
         "names": _names(usage.names),
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
+    }
+
+
+def _server(asked: ServerAsked) -> dict[str, Any]:
+    return {
+        "kind": clean(asked.workload.kind),
+        "namespace": clean(asked.workload.namespace),
+        "workload": clean(asked.workload.workload),
+        "container": clean(asked.workload.container),
+        "server": clean(asked.server),
+        "queries": asked.queries,
+        "fallbacks": asked.fallbacks,
+        "waited_seconds": _number(asked.waited_s),
     }
 
 

@@ -19,6 +19,7 @@ from .model import (
     EniUsage,
     Finding,
     NameRate,
+    ServerAsked,
     Slot,
     Snapshot,
     Workload,
@@ -66,6 +67,7 @@ def from_json(document: object) -> Snapshot:
         enis=tuple(_read_eni(eni) for eni in top.objects("enis")),
         findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
         slot=top.optional("slot", top.integer) if top.has("slot") else None,
+        servers=tuple(map(_read_server, top.objects("servers"))) if top.has("servers") else (),
     )
 
 
@@ -113,6 +115,16 @@ def _read_eni(at: Reader) -> EniUsage:
         names=_read_names(at) if at.has("names") else (),
         slots=tuple(starmap(Slot, at.rows("slots", 3)[-RING_SLOTS:])) if at.has("slots") else (),
         unanswered=at.optional("unanswered", at.integer) if at.has("unanswered") else None,
+    )
+
+
+def _read_server(at: Reader) -> ServerAsked:
+    return ServerAsked(
+        Workload(*map(at.text, ("kind", "namespace", "workload", "container"))),
+        server=at.text("server"),
+        queries=at.integer("queries"),
+        fallbacks=at.integer("fallbacks"),
+        waited_s=at.number("waited_seconds"),
     )
 
 

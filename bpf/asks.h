@@ -66,21 +66,13 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
     return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
 }
 
-/* Somebody asks for a name: *tag*, or if that is 0 the client that the packet comes from. */
-static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
+/* Somebody asks for the name of *hash*: *tag*, or if that is 0 the client the packet comes from. */
+static __always_inline void remember_asked(const struct packet *p, u32 tag, u64 hash, u64 now_ns)
 {
-    u64 now_ns = bpf_ktime_get_ns(), hash, *last;
-    struct ask fresh = {}, *waiting;
+    struct ask fresh = {}, *waiting = asks.lookup(&hash);
     u32 zero = 0;
-    u16 type = 0;
+    u64 *last;
 
-    /* What a cache asks another one is no ask: somebody has asked it. */
-    if (!is_query(skb, p) || serves(tag, now_ns))
-        return;
-    hash = hash_question(skb, p, &type);
-    if (!hash)
-        return;
-    waiting = asks.lookup(&hash);
     /* One that is still waited for stays: whoever missed first is why the cache asks. */
     if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
         if (tag && waiting->asker != tag)
@@ -94,6 +86,16 @@ static __always_inline void remember_ask(struct __sk_buff *skb, const struct pac
     last = last_ask.lookup(&zero);
     if (last)
         *last = now_ns;
+}
+
+/* A client on another node asks for a name. */
+static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p)
+{
+    u16 type = 0;
+    u64 hash = is_query(skb, p) ? hash_question(skb, p, &type) : 0;
+
+    if (hash)
+        remember_asked(p, 0, hash, bpf_ktime_get_ns());
 }
 
 /* Whether anybody may wait for a name; spares everybody else the hash. */

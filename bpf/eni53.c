@@ -19,6 +19,7 @@
 #include "origin.h"
 #include "window.h"
 #include "asked.h"
+#include "fallbacks.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -42,8 +43,8 @@ int workload_ingress(struct __sk_buff *skb)
     tag = count_origin(skb, &p, class, s);
     if (answer)
         note_answer(skb, &p, tag);
-    else if (class == CLASS_DNS_OTHER && tag)
-        remember_ask(skb, &p, tag);
+    else if (class == CLASS_DNS_OTHER || class == CLASS_RESOLVER)
+        note_workloads_query(skb, &p, class, tag);
     return NEXT;
 }
 
@@ -169,6 +170,9 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
             hash = hash_question(skb, &p, &type);
             if (hash && waited_for)
                 asker = find_asker(&p, hash, skb->ingress_ifindex, tag, now_ns);
+            /* What was forwarded has been seen at its veth. */
+            if (hash && !skb->ingress_ifindex)
+                note_senders_query(skb, &p, dev, class, hash, now_ns);
         }
         remember_query(skb, dev, &p, eni, now_ns);
     }
@@ -186,7 +190,7 @@ static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
-        remember_ask(skb, &p, 0);
+        remember_ask(skb, &p);
     /* Not instead: there are resolvers that ask from port 53. */
     if (p.source_port == DNS_PORT)
         count_answer(skb, dev, &p);
