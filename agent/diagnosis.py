@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .insight.answers import unanswered
-from .insight.load import other_services, uneven_enis
+from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
-from .insight.servers import dead_first_nameserver
+from .insight.servers import cache_unreachable, dead_first_nameserver
 from .model import Finding, Snapshot
 
 OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
@@ -20,6 +20,8 @@ OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
     search_domains,
     unanswered,
     other_services,
+    tcp_overhead,
+    cache_unreachable,
 )
 """What is looked for at each ENI."""
 

@@ -1,7 +1,7 @@
 """A `Snapshot` as the JSON that `/api/v1/snapshot` and ``top --json`` speak, and back.
 
 Version 1 of the shape: fields may be added, never renamed. What it leaves out (agent health,
-protocols, kernel counters) is empty after a round trip. Text from outside is cleaned in both
+kernel counters) is empty after a round trip. Text from outside is cleaned in both
 directions, so that neither end can be fooled by the other.
 """
 
@@ -146,6 +146,7 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "utilization": _number(usage.utilization),
         "state": usage.state,
         "classes": _classes(usage.classes),
+        "protocols": _protocols(usage.protocols),
         "history": [_number(pps) for pps in usage.history_pps],
         "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
@@ -185,6 +186,13 @@ def _classes(classes: Mapping[str, Count]) -> dict[str, dict[str, float]]:
         name: {"packets": count.packets, "pps": _number(count.pps)}
         for name, count in classes.items()
     }
+
+
+def _protocols(packets: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (packet_class, protocol), count in packets.items():
+        found.setdefault(packet_class, {})[protocol] = count
+    return found
 
 
 def _number(value: float) -> float:

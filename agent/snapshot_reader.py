@@ -13,6 +13,7 @@ from itertools import starmap
 from .errors import SourceError
 from .model import (
     BASIS_CLASSES,
+    PROTOCOLS,
     STATES,
     Count,
     Eni,
@@ -108,7 +109,7 @@ def _read_eni(at: Reader) -> EniUsage:
         utilization=at.number("utilization"),
         state=at.choice("state", STATES),
         classes=_read_classes(at),
-        protocols={},
+        protocols=_read_protocols(at) if at.has("protocols") else {},
         workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
@@ -158,6 +159,15 @@ def _read_classes(at: Reader) -> dict[str, Count]:
     return {
         name: Count(count.integer("packets"), count.number("pps"))
         for name, count in at.named("classes").items()
+    }
+
+
+def _read_protocols(at: Reader) -> dict[tuple[str, str], int]:
+    return {
+        (name, protocol): counts.integer(protocol)
+        for name, counts in at.named("protocols").items()
+        for protocol in PROTOCOLS
+        if counts.has(protocol)
     }
 
 
