@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.cache import no_cache, short_ttl
-from .insight.load import other_services, uneven_enis
+from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
+from .insight.servers import cache_unreachable, dead_first_nameserver
 from .model import Finding, Snapshot
 
 OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
@@ -24,10 +25,15 @@ OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
     retry_storm,
     answered_elsewhere,
     other_services,
+    tcp_overhead,
+    cache_unreachable,
 )
 """What is looked for at each ENI."""
 
-OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (uneven_enis,)
+OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
+    uneven_enis,
+    dead_first_nameserver,
+)
 """What is looked for in the last snapshot as a whole."""
 
 

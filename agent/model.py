@@ -124,6 +124,23 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
+class FallbackKey:
+    """Who asks which server.
+
+    Attributes:
+        dev: Index of a workload's veth, or key of the ENI that it was sent by from this side.
+        vlan: Of a branch ENI, else 0.
+        cgroup_id: Of the sending socket.
+        server: Its IPv4 or IPv6 address; never one of the resolver's.
+    """
+
+    dev: int
+    vlan: int
+    cgroup_id: int
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One slot of an ENI's window ring.
 
@@ -201,6 +218,8 @@ class Sample:
         questions: How names read, by hash; one may be missing for a while.
         answer_of: What came back for a question at an ENI, by (dev, vlan) and hash. Looked up when
             it is called, for only the few that are shown are wanted.
+        fallbacks: By who asks which server: queries that were followed, those of them that were
+            asked again of another server, and nanoseconds until then in sum. A bounded LRU.
     """
 
     taken_at_ns: int
@@ -213,6 +232,7 @@ class Sample:
     asked: Mapping[SenderKey, Mapping[int, int]] = field(default_factory=dict)
     questions: Mapping[int, Question] = field(default_factory=dict)
     answer_of: Callable[[tuple[int, int], int], Answer | None] = _no_answer
+    fallbacks: Mapping[FallbackKey, tuple[int, int, int]] = field(default_factory=dict)
 
 
 # --- inventory ------------------------------------------------------------------------------
@@ -384,6 +404,24 @@ class EniUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerAsked:
+    """How a workload fared with a DNS server that is not the VPC's resolver, of late.
+
+    Attributes:
+        server: Its address.
+        queries: Those that were followed, a few a second at most, over the last minutes.
+        fallbacks: Of these: the same question went to another server, after a while.
+        waited_s: Until then, in the mean; 0 when there was none.
+    """
+
+    workload: Workload
+    server: str
+    queries: int
+    fallbacks: int
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something worth a person's attention, with its evidence and what would help."""
 
@@ -471,6 +509,8 @@ class Snapshot:
         window_s: Seconds that ``pps`` and ``share`` speak of.
         sent: Packets seen at workloads' veths since attach, by (workload, class).
         slot: Number of the slot that was in progress; None where that is not told.
+        servers: Servers that workloads have fallen back from, the worst first; at most
+            `fallbacks.MOST`.
     """
 
     node: str
@@ -481,3 +521,4 @@ class Snapshot:
     sent: Mapping[tuple[Workload, str], int] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     slot: int | None = None
+    servers: tuple[ServerAsked, ...] = ()

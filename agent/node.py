@@ -240,6 +240,8 @@ class Node:
         ):
             self._workloads.forget_veth(index)
         self._remotes.collect(sample, ledger.settled, now_s)
+        for key in self._pipeline.idle_servers:
+            self._maps.forget_fallback(key)
         return Snapshot(
             node=socket.gethostname(),
             time_s=time.time(),
@@ -249,6 +251,7 @@ class Node:
             sent=self._pipeline.sent,
             health=self._health(sample),
             slot=sample.taken_at_ns // SLOT_NS,
+            servers=self._pipeline.servers,
         )
 
     def _findings(self) -> tuple[Finding, ...]:

@@ -9,11 +9,12 @@ from .alerts import EniState, Levels
 from .assemble import EniView, eni_usage
 from .attribution import Ladder
 from .config import Config
+from .fallbacks import Fallbacks
 from .inventory.cgroups import CgroupTree
 from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
-from .model import Branch, Eni, EniUsage, Sample, Workload
+from .model import Branch, Eni, EniUsage, FallbackKey, Sample, ServerAsked, Workload
 from .questions import Questions
 from .rates import WindowTracker
 from .sent import SentLedger
@@ -61,6 +62,8 @@ class Pipeline:
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
         self._questions = Questions(config.names.max)
+        self._fallbacks = Fallbacks()
+        self.idle_servers: tuple[FallbackKey, ...] = ()  # which the kernel may forget
         self._branches: dict[EniId, Branch] = {}
         self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
         self._dropped: set[int] = set()
@@ -184,6 +187,7 @@ class Pipeline:
         self.ledger.update(sample, ladder, now_s, grace_s)
         self._questions.update(sample, ladder, now_s, grace_s)
         self._sent.update(sample.origins, self._workloads, now_s)
+        self.idle_servers = self._fallbacks.update(sample, ladder, now_s)
         begin_ns = self._started_ns if since_start else self._last_ns
         window_s = max((sample.taken_at_ns - begin_ns) / 1e9, 1e-3)
         self._last_ns = sample.taken_at_ns
@@ -200,6 +204,11 @@ class Pipeline:
     def sent(self) -> dict[tuple[Workload, str], int]:
         """Packets seen at workloads' veths, by (workload, class)."""
         return dict(self._sent.sent)
+
+    @property
+    def servers(self) -> tuple[ServerAsked, ...]:
+        """Servers that workloads have fallen back from, of late."""
+        return self._fallbacks.servers
 
     def _meet_branches(self, sample: Sample) -> None:
         """Branch ENIs become known by their first packet on the trunk."""

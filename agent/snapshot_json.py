@@ -1,7 +1,7 @@
 """A `Snapshot` as the JSON that `/api/v1/snapshot` and ``top --json`` speak, and back.
 
 Version 1 of the shape: fields may be added, never renamed. What it leaves out (agent health,
-protocols, kernel counters) is empty after a round trip. Text from outside is cleaned in both
+kernel counters) is empty after a round trip. Text from outside is cleaned in both
 directions, so that neither end can be fooled by the other.
 """
 
@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .model import Alert, Count, EniUsage, Finding, NameRate, Snapshot, WorkloadUsage
+from .model import (
+    Alert,
+    Count,
+    EniUsage,
+    Finding,
+    NameRate,
+    ServerAsked,
+    Snapshot,
+    WorkloadUsage,
+)
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -48,6 +57,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "slot": snapshot.slot,
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
+        "servers": [_server(asked) for asked in snapshot.servers],
     }
 
 
@@ -136,6 +146,7 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         "utilization": _number(usage.utilization),
         "state": usage.state,
         "classes": _classes(usage.classes),
+        "protocols": _protocols(usage.protocols),
         "history": [_number(pps) for pps in usage.history_pps],
         "slots": [[slot.number, slot.linklocal, slot.dns] for slot in usage.slots],
         "ended_packets": usage.ended_packets,
@@ -147,6 +158,19 @@ def _eni(usage: EniUsage) -> dict[str, Any]:
         and {name: _number(packets) for name, packets in usage.cacheable.items()},
         "names": _names(usage.names),
         "workloads": [workload_to_json(workload) for workload in usage.workloads],
+    }
+
+
+def _server(asked: ServerAsked) -> dict[str, Any]:
+    return {
+        "kind": clean(asked.workload.kind),
+        "namespace": clean(asked.workload.namespace),
+        "workload": clean(asked.workload.workload),
+        "container": clean(asked.workload.container),
+        "server": clean(asked.server),
+        "queries": asked.queries,
+        "fallbacks": asked.fallbacks,
+        "waited_seconds": _number(asked.waited_s),
     }
 
 
@@ -169,6 +193,13 @@ def _classes(classes: Mapping[str, Count]) -> dict[str, dict[str, float]]:
         name: {"packets": count.packets, "pps": _number(count.pps)}
         for name, count in classes.items()
     }
+
+
+def _protocols(packets: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (packet_class, protocol), count in packets.items():
+        found.setdefault(packet_class, {})[protocol] = count
+    return found
 
 
 def _number(value: float) -> float:

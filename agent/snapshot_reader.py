@@ -13,6 +13,7 @@ from itertools import starmap
 from .errors import SourceError
 from .model import (
     BASIS_CLASSES,
+    PROTOCOLS,
     STATES,
     Answer,
     Count,
@@ -20,6 +21,7 @@ from .model import (
     EniUsage,
     Finding,
     NameRate,
+    ServerAsked,
     Slot,
     Snapshot,
     Workload,
@@ -67,6 +69,7 @@ def from_json(document: object) -> Snapshot:
         enis=tuple(_read_eni(eni) for eni in top.objects("enis")),
         findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
         slot=top.optional("slot", top.integer) if top.has("slot") else None,
+        servers=tuple(map(_read_server, top.objects("servers"))) if top.has("servers") else (),
     )
 
 
@@ -107,7 +110,7 @@ def _read_eni(at: Reader) -> EniUsage:
         utilization=at.number("utilization"),
         state=at.choice("state", STATES),
         classes=_read_classes(at),
-        protocols={},
+        protocols=_read_protocols(at) if at.has("protocols") else {},
         workloads=tuple(_read_workload(workload) for workload in at.objects("workloads")),
         ended_packets=at.integer("ended_packets") if at.has("ended_packets") else 0,
         history_pps=at.numbers("history")[-HISTORY_S:] if at.has("history") else (),
@@ -124,6 +127,16 @@ def _read_eni(at: Reader) -> EniUsage:
 def _count(at: Reader, key: str) -> int | None:
     """What older versions do not tell is not known."""
     return at.optional(key, at.integer) if at.has(key) else None
+
+
+def _read_server(at: Reader) -> ServerAsked:
+    return ServerAsked(
+        Workload(*map(at.text, ("kind", "namespace", "workload", "container"))),
+        server=at.text("server"),
+        queries=at.integer("queries"),
+        fallbacks=at.integer("fallbacks"),
+        waited_s=at.number("waited_seconds"),
+    )
 
 
 def _read_workload(at: Reader) -> WorkloadUsage:
@@ -162,6 +175,15 @@ def _read_classes(at: Reader) -> dict[str, Count]:
     return {
         name: Count(count.integer("packets"), count.number("pps"))
         for name, count in at.named("classes").items()
+    }
+
+
+def _read_protocols(at: Reader) -> dict[tuple[str, str], int]:
+    return {
+        (name, protocol): counts.integer(protocol)
+        for name, counts in at.named("protocols").items()
+        for protocol in PROTOCOLS
+        if counts.has(protocol)
     }
 
 

@@ -65,19 +65,13 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
     return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
 }
 
-/* Somebody asks for a name: *tag*, or if that is 0 the client that the packet comes from. */
-static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
+/* Somebody asks for the name of *hash*: *tag*, or if that is 0 the client the packet comes from. */
+static __always_inline void remember_asked(const struct packet *p, u32 tag, u64 hash, u64 now_ns)
 {
-    u64 now_ns = bpf_ktime_get_ns(), *last;
-    struct ask fresh = {}, *waiting;
-    struct question question = {};
-    struct dns_header dns;
+    struct ask fresh = {}, *waiting = asks.lookup(&hash);
     u32 zero = 0;
+    u64 *last;
 
-    /* What a cache asks another one is no ask: somebody has asked it. */
-    if (!is_query(skb, p, &dns) || serves(tag, now_ns) || !hash_question(skb, p, &question))
-        return;
-    waiting = asks.lookup(&question.hash);
     /* One that is still waited for stays: whoever missed first is why the cache asks. */
     if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
         if (tag && waiting->asker != tag)
@@ -87,10 +81,20 @@ static __always_inline void remember_ask(struct __sk_buff *skb, const struct pac
     fresh.at_ns = now_ns;
     fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
-    asks.update(&question.hash, &fresh);
+    asks.update(&hash, &fresh);
     last = last_ask.lookup(&zero);
     if (last)
         *last = now_ns;
+}
+
+/* A client on another node asks for a name. */
+static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p)
+{
+    struct question question = {};
+    struct dns_header dns;
+
+    if (is_query(skb, p, &dns) && hash_question(skb, p, &question))
+        remember_asked(p, 0, question.hash, bpf_ktime_get_ns());
 }
 
 /* Whether anybody may wait for a name; spares everybody else the hash. */

@@ -19,6 +19,7 @@
 #include "origin.h"
 #include "window.h"
 #include "asked.h"
+#include "fallbacks.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -42,8 +43,8 @@ int workload_ingress(struct __sk_buff *skb)
     tag = count_origin(skb, &p, class, s);
     if (answer)
         note_answer(skb, &p, tag);
-    else if (class == CLASS_DNS_OTHER && tag)
-        remember_ask(skb, &p, tag);
+    else if (class == CLASS_DNS_OTHER || class == CLASS_RESOLVER)
+        note_workloads_query(skb, &p, class, tag);
     return NEXT;
 }
 
@@ -191,6 +192,9 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
             named = hash_question(skb, &p, &question);
         if (named && waited_for)
             asker = find_asker(&p, question.hash, skb->ingress_ifindex, tag, now_ns);
+        /* What was forwarded has been seen at its veth. */
+        if (named && !skb->ingress_ifindex)
+            note_senders_query(skb, &p, dev, class, dns.id, question.hash, now_ns);
         named &= !!s->names;
         count_query(dev, &p, class, dns.id, named ? &question : 0, eni, packets, now_ns);
     }
@@ -208,7 +212,7 @@ static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
-        remember_ask(skb, &p, 0);
+        remember_ask(skb, &p);
     /* Not instead: there are resolvers that ask from port 53. */
     if (p.source_port == DNS_PORT)
         count_answer(skb, dev, &p);

@@ -205,6 +205,35 @@ struct remote {
     u32 zero;
 };
 
+/* Who asks a server: at a workload's veth, or at an ENI with the socket on this side of it. */
+struct fallback_key {
+    u64 cgroup;
+    u32 dev;
+    u32 vlan;
+    u32 server[4];
+};
+
+struct fallback {
+    u64 queries;            /* those that were followed */
+    u64 fallbacks;          /* of these: the same was asked of another server, after a while */
+    u64 waited_ns;          /* until then, in sum */
+};
+
+/* A query that is followed, under the hash of who asks and what for. */
+struct followed {
+    u64 at_ns;
+    u32 server[4];
+    u16 id;                 /* as on the wire */
+    u16 others;             /* other lookups of the name went to another server meanwhile */
+    u32 zero;
+};
+
+struct last_followed {
+    u64 at_ns;
+    u64 server;             /* its hash; 0: nobody's place yet */
+    u64 several_ns;         /* when it was another server than the one before */
+};
+
 BPF_ARRAY(settings, struct settings, 1);
 BPF_ARRAY(stats, u64, STATS);
 BPF_QUEUE(free_tags, u32, ORIGIN_IDS);
@@ -226,6 +255,9 @@ BPF_RINGBUF_OUTPUT(told_names, TOLD_NAMES_PAGES);
 BPF_ARRAY(serving, u64, SERVING_TAGS);  /* by origin tag: when it last answered somebody */
 BPF_HASH(remotes, struct remote_key, struct remote, REMOTE_IDS);
 BPF_QUEUE(free_remotes, u32, REMOTE_IDS);
+BPF_TABLE("lru_hash", u64, struct followed, followed, MAX_FOLLOWED);
+BPF_ARRAY(last_followed, struct last_followed, SERVING_TAGS);   /* by origin tag */
+BPF_TABLE("lru_hash", struct fallback_key, struct fallback, fallbacks, MAX_FALLBACKS);
 
 static __always_inline void note(u32 which)
 {

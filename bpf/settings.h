@@ -21,6 +21,8 @@
 #define MAX_ASKS 8192           /* names lately asked for by who may be behind a cache */
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
 #define SERVING_TAGS 8192       /* ORIGIN_IDS, and the tag 0 */
+#define MAX_FOLLOWED 8192       /* queries followed, for whether another server is asked the same */
+#define MAX_FALLBACKS 4096      /* servers other than the resolver, each by who asks it */
 #define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
 #define MAX_ASKED 4096          /* names counted, each by who asked for it */
 #define NAME_BYTES 256          /* of a question, as told to the agent: a name has at most 255 */

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import LINKLOCAL_CLASSES, Finding, Snapshot
+from ..model import DNS_CLASSES, LINKLOCAL_CLASSES, Finding, Snapshot
 from .look import LEAST_PPS, EniLook
 
 OTHERS_SHARE = 0.3
+TCP_SHARE = 0.3
 
 
 def other_services(look: EniLook) -> Iterator[Finding]:
@@ -31,6 +32,23 @@ def other_services(look: EniLook) -> Iterator[Finding]:
                 evidence={"pps": round(pps, 1), "share": round(pps / total, 3)},
                 remedy=helps,
             )
+
+
+def tcp_overhead(look: EniLook) -> Iterator[Finding]:
+    """Queries by TCP: a connection takes several packets where a datagram is one."""
+    tcp = look.protocol_pps(DNS_CLASSES, "tcp")
+    if tcp >= LEAST_PPS and look.queries and tcp / look.queries >= TCP_SHARE:
+        share = min(1.0, tcp / look.queries)
+        yield Finding(
+            "tcp-overhead",
+            "warning",
+            f"{look.label}: {share:.0%} of the packets to port 53 are TCP",
+            eni=look.label,
+            evidence={"tcp_pps": round(tcp, 1), "share": round(share, 3)},
+            remedy="a lookup by TCP takes five or six packets to the server, by UDP one: keep the"
+            " connection, take use-vc or force_tcp off, and where answers come truncated, let the"
+            " client and the cache ask with EDNS (1232 bytes) and give shorter answers",
+        )
 
 
 def uneven_enis(last: Snapshot) -> Iterator[Finding]:

@@ -51,6 +51,15 @@ class EniLook:
         before = counter(self.before) if self.before is not None else 0
         return None if now is None or before is None else max(0, now - before)
 
+    def protocol_pps(self, classes: Iterable[str], protocol: str) -> float:
+        """Packets a second of *classes* by one protocol; 0 where protocols are not told."""
+        before = self.before.protocols if self.before is not None else {}
+        risen = (
+            self.usage.protocols.get((name, protocol), 0) - before.get((name, protocol), 0)
+            for name in classes
+        )
+        return max(0, sum(risen)) / self.seconds
+
 
 def _packets(usage: EniUsage | None, classes: tuple[str, ...]) -> int:
     if usage is None:

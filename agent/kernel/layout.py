@@ -161,6 +161,8 @@ CACHED = Layout(
 CACHED_SET = Layout((("places", f"{CACHED.packer.size * _N['CACHED_WAYS']}s"),))
 REMOTE_KEY = Layout((("address", "16s"),))
 REMOTE = Layout((("asked_ns", "Q"), ("id", "I"), ("zero", "I")))
+FALLBACK_KEY = Layout((("cgroup", "Q"), ("dev", "I"), ("vlan", "I"), ("server", "16s")))
+FALLBACK = Layout((("queries", "Q"), ("fallbacks", "Q"), ("waited_ns", "Q")))
 SETTINGS_VALUE = Layout(
     (
         ("resolvers4", "I"),
@@ -187,6 +189,7 @@ MAPS: dict[str, tuple[Layout | None, Layout]] = {
     "asked": (ASKED_KEY, ASKED),
     "remotes": (REMOTE_KEY, REMOTE),
     "free_remotes": (None, U32),
+    "fallbacks": (FALLBACK_KEY, FALLBACK),
 }
 """Key and value of every map the agent touches."""
 

@@ -12,6 +12,7 @@ from ..model import (
     CLASSES,
     PROTOCOLS,
     EniCounters,
+    FallbackKey,
     Origin,
     Remote,
     Sample,
@@ -140,6 +141,12 @@ class Maps:
         )
         bpf.map_delete(self._fds["senders"], packed)
 
+    def forget_fallback(self, key: FallbackKey) -> None:
+        """Remove a server and who asks it."""
+        server = ipaddress.ip_address(key.server).packed.ljust(16, b"\0")
+        packed = layout.FALLBACK_KEY.packer.pack(key.cgroup_id, key.dev, key.vlan, server)
+        bpf.map_delete(self._fds["fallbacks"], packed)
+
     # --- what the programs have counted ---------------------------------------------------
 
     def read(self) -> Sample:
@@ -164,6 +171,7 @@ class Maps:
             asked=asked,
             questions=questions,
             answer_of=self._answered.answer_of,
+            fallbacks=self._fallbacks(),
         )
 
     def close(self) -> None:
@@ -227,6 +235,12 @@ class Maps:
         return {
             number: Remote(_address(packed), asked_ns)  # type: ignore[arg-type]
             for (packed,), (asked_ns, number, _) in self._rows("remotes")
+        }
+
+    def _fallbacks(self) -> dict[FallbackKey, tuple[int, int, int]]:
+        return {
+            FallbackKey(dev, vlan, cgroup, _address(server)): counts  # type: ignore[arg-type, misc]
+            for (cgroup, dev, vlan, server), counts in self._rows("fallbacks")
         }
 
     def _stats(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ def as_sent(snapshot: Snapshot) -> Snapshot:
     """*snapshot* without what JSON has no place for."""
 
     def strip(usage: EniUsage) -> EniUsage:
-        return replace(usage, eni=replace(usage.eni, ifindex=0), protocols={}, over_threshold_s={})
+        return replace(usage, eni=replace(usage.eni, ifindex=0), over_threshold_s={})
 
     return replace(snapshot, enis=tuple(strip(usage) for usage in snapshot.enis))
 
@@ -87,7 +87,9 @@ def test_a_snapshot_of_plain_numbers_survives_whole() -> None:
             for u in snapshot.enis[0].workloads
         ),
     )
-    snapshot = replace(snapshot, enis=(replace(usage, window_pps={"linklocal": 1.5, "dns": 2.5}),))
+    counted = {("resolver", "udp"): 48, ("resolver", "tcp"): 2, ("dns_other", "udp"): 1}
+    usage = replace(usage, window_pps={"linklocal": 1.5, "dns": 2.5}, protocols=counted)
+    snapshot = replace(snapshot, enis=(usage,))
     back = loads(dumps(snapshot))
     sums = replace(back.enis[0], classes=snapshot.enis[0].classes)
 
@@ -98,7 +100,7 @@ def test_fields_added_later_may_be_missing_or_more() -> None:
     """An older agent lacks them and a newer one has others: both must be readable."""
     old = document()
     later = ("unanswered", "retransmitted", "truncated", "elsewhere", "cacheable")
-    for key in ("windows", "history", "ended_packets", "vlan", *later):
+    for key in ("windows", "history", "ended_packets", "vlan", "protocols", *later):
         del old["enis"][0][key]
     for row in old["enis"][0]["workloads"]:
         del row["classes"]

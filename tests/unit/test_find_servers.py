@@ -1,0 +1,141 @@
+"""Findings from which servers are asked, and by what: each where its situation is, else none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eni53.diagnosis import findings
+from eni53.model import CLASSES, Count, Eni, EniUsage, Finding, Snapshot, Workload, WorkloadUsage
+from eni53.snapshot_json import dumps, loads
+
+WEB = Workload("pod", "shop", "web-1", "app")
+JOB = Workload("pod", "shop", "job-1", "app")
+TASK = Workload("ecs_task", "prod", "api:1/1", "app")
+SECONDS = 10.0
+
+
+def usage(
+    packets: dict[tuple[str, str], int],
+    *,
+    unanswered: int | None = 0,
+    vlan: int = 0,
+    netns: str = "host",
+    workloads: tuple[Workload, ...] = (),
+    state: str = "ok",
+) -> EniUsage:
+    """An ENI with *packets* by class and protocol; all to other servers are of each workload."""
+    classes = {
+        name: Count(sum(n for (its, _), n in packets.items() if its == name), 0.0)
+        for name in CLASSES
+    }
+    other = {"dns_other": classes["dns_other"]}
+    return EniUsage(
+        eni=Eni("eni-1", "02:00:00:00:00:01", "ens5", netns, 2, vlan),
+        limit_pps=1024,
+        basis="linklocal",
+        packets=sum(packets.values()),
+        window_pps={"linklocal": 0.0, "dns": 0.0},
+        peak_pps={"linklocal": 0.0, "dns": 0.0},
+        utilization=0.1,
+        state=state,
+        classes=classes,
+        protocols=packets,
+        workloads=tuple(WorkloadUsage(w, "direct", 1, 0.0, 0.0, other) for w in workloads),
+        unanswered=unanswered,
+    )
+
+
+def found(one: EniUsage) -> list[Finding]:
+    """Of what happened in ten seconds: measured at once, and between two looks at an agent."""
+    last = Snapshot("node", 1010.0, SECONDS, (one,))
+    alone = list(findings(None, last))
+    nothing = replace(
+        one,
+        classes={name: Count(0, 0.0) for name in CLASSES},
+        protocols={},
+        workloads=(),
+        unanswered=None if one.unanswered is None else 0,
+    )
+    looks = [loads(dumps(s)) for s in (Snapshot("node", 1000.0, 1.0, (nothing,)), last)]
+    assert [f for f in findings(looks[0], looks[1]) if f.code != "unanswered"] == [
+        f for f in alone if f.code != "unanswered"
+    ]
+    # The same counts, but all of them from before the first look: nothing happened.
+    assert {f.code for f in findings(replace(looks[1], time_s=1000.0), looks[1])} <= {"over-limit"}
+    return alone
+
+
+def codes(one: EniUsage) -> set[str]:
+    """Of the findings."""
+    return {finding.code for finding in found(one)}
+
+
+def test_tcp_that_makes_a_third_of_the_packets() -> None:
+    """To any server on port 53; with its rate and share."""
+    mixed = {("resolver", "udp"): 600, ("resolver", "tcp"): 300, ("dns_other", "tcp"): 100}
+    (finding,) = found(usage(mixed))
+    assert (finding.code, finding.severity) == ("tcp-overhead", "warning")
+    assert finding.evidence == {"tcp_pps": 40.0, "share": 0.4}
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        {("resolver", "udp"): 1000, ("resolver", "tcp"): 400},
+        {("resolver", "udp"): 100, ("resolver", "tcp"): 190},
+        {("imds", "tcp"): 5, ("resolver", "udp"): 1000},
+        {("imds", "tcp"): 300, ("resolver", "udp"): 800},
+        {},
+    ],
+)
+def test_tcp_that_is_no_load(packets: dict[tuple[str, str], int]) -> None:
+    """Too small a share, too slow, or no DNS at all."""
+    assert codes(usage(packets)) == set()
+
+
+STRICT = {("resolver", "udp"): 60, ("dns_other", "udp"): 60}
+
+
+@pytest.mark.parametrize(
+    "packets", [STRICT, {("dns_other", "udp"): 60}, {**STRICT, ("dns_other", "tcp"): 10}]
+)
+@pytest.mark.parametrize("sent_again", [1, 2])
+def test_a_branch_eni_whose_pods_ask_a_cache_in_vain(
+    packets: dict[tuple[str, str], int], sent_again: int
+) -> None:
+    """Whether they have a second server or not; who is named, and the setting that does it."""
+    one = usage(packets, unanswered=60 // sent_again, vlan=7, workloads=(WEB, JOB))
+    finding = next(f for f in found(one) if f.code == "cache-unreachable")
+    assert (finding.severity, finding.eni) == ("critical", "eni-1")
+    assert finding.workload == "shop/job-1"
+    assert finding.evidence["workloads"] == "shop/job-1, shop/web-1"
+    assert finding.evidence["unanswered"] == 60 // sent_again
+    assert "POD_SECURITY_GROUP_ENFORCING_MODE=standard" in finding.remedy
+
+
+def test_a_task_that_asks_its_hosts_cache() -> None:
+    """An ENI in its own namespace, or a branch of one: another remedy."""
+    for place in ({"netns": "net:[4026532000]"}, {"vlan": 9}):
+        one = usage(STRICT, unanswered=58, workloads=(TASK,), **place)  # type: ignore[arg-type]
+        finding = next(f for f in found(one) if f.code == "cache-unreachable")
+        assert "unbound-awsvpc" in finding.remedy
+        assert "POD_SECURITY" not in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        usage(STRICT, unanswered=3, vlan=7, workloads=(WEB,)),
+        usage(STRICT, unanswered=60, workloads=(WEB,)),
+        usage(STRICT, unanswered=None, vlan=7),
+        usage({("resolver", "udp"): 1000, ("dns_other", "udp"): 20}, unanswered=90, vlan=7),
+        usage(STRICT, unanswered=60, vlan=7, state="exceeded"),
+        usage({("dns_other", "udp"): 2}, unanswered=2, vlan=7),
+        usage({("resolver", "udp"): 60}, unanswered=60, vlan=7),
+    ],
+    ids=["answered", "host", "unknown", "resolver", "over-limit", "two", "none-asked"],
+)
+def test_where_the_cache_can_be_reached(one: EniUsage) -> None:
+    """A few losses, an ENI of the host's, or what is lost is something else."""
+    assert "cache-unreachable" not in codes(one)
