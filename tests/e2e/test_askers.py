@@ -94,6 +94,8 @@ def test_twenty_askers_behind_dnsmasq(
         right = sum(min(charged[f"asker-{number}"], 200) for number in range(ASKERS))
         assert right >= 0.97 * upstream
         assert set(charged) == {f"asker-{number}" for number in range(ASKERS)}
+        # What it asks on its own account (here: again) is in a row of its own.
+        assert set(found["direct"]) <= {"cache"}
         # What a task asked is its own in the names as well.
         rows = agent.snapshot()["enis"][0]["workloads"]
         for row in rows:
