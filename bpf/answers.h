@@ -61,7 +61,8 @@ static __always_inline struct eni *eni_of(const struct query *query)
 }
 
 static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
-                                           const struct packet *p, struct eni *eni, u64 now_ns)
+                                           const struct packet *p, struct eni *eni, u32 asker,
+                                           u64 now_ns)
 {
     u64 hash, span, sent_ns, oldest_ns = ~0ULL, way = 0;
     struct dns_header dns;
@@ -106,6 +107,7 @@ static __always_inline void remember_query(struct __sk_buff *skb, u32 dev,
     query->span = span;
     query->dev = dev;
     query->vlan = p->vlan;
+    query->asker = asker;
     query->sent_ns = now_ns;
     query->fingerprint = hash;
     count_waiting(eni, span);
@@ -124,7 +126,8 @@ static __always_inline void count_latency(struct eni *eni, u64 ns)
     __sync_fetch_and_add(&eni->latency_sum_ns, ns);
 }
 
-static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
+/* Returns for whom the query was sent that this is the first answer to; 0: nobody, or no such. */
+static __always_inline u32 count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
 {
     struct eni_key key = { .dev = dev, .vlan = p->vlan };
     u64 hash, waited_ns, way = QUERY_WAYS;
@@ -132,37 +135,40 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     struct query_set *set;
     struct query *query;
     struct eni *eni;
+    u32 asker;
     int i;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
-        return;
+        return 0;
     if (!(dns.flags & DNS_FLAG_RESPONSE))
-        return;
+        return 0;
     eni = enis.lookup(&key);
     if (eni)
         __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
     hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
     set = query_set(hash);
     if (!set)
-        return;
+        return 0;
 #pragma unroll
     for (i = 0; i < QUERY_WAYS; i++)
         if (set->queries[i].fingerprint == hash)
             way = i;
     if (way == QUERY_WAYS)
-        return;
+        return 0;
     query = query_place(set, way, hash);
     /* A branch ENI that nobody could be told apart: its queries were counted with the trunk. */
     if (query->vlan != p->vlan)
         eni = eni_of(query);
     if (!eni)
-        return;
+        return 0;
     waited_ns = bpf_ktime_get_ns() - query->sent_ns;
     count_latency(eni, waited_ns);
     if (waited_ns < UNANSWERED_NS)
         waits_no_more(eni, query);
+    asker = query->asker;
     query->fingerprint = 0;
+    return asker;
 }
 
 #endif

@@ -66,34 +66,50 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
     return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
 }
 
+/*
+ * Whether somebody waits for a name: who missed first is why the cache asks, and stays. But who asks
+ * for it by name comes before whoever an alias of it was asked for: not every cache chases those, and
+ * one that does has done so by then.
+ */
+static __always_inline int is_asked_already(u64 hash, u32 asker, u16 chased, u64 now_ns)
+{
+    struct ask *waiting = asks.lookup(&hash);
+
+    if (!waiting || waiting->served || now_ns >= waiting->at_ns + ask_wait_ns(waiting) ||
+        (waiting->chased && !chased))
+        return 0;
+    if (asker && waiting->asker != asker)
+        note(STAT_ASK_AMBIGUOUS);
+    return 1;
+}
+
+static __always_inline void put_ask(u64 hash, const struct ask *fresh)
+{
+    u32 zero = 0;
+    u64 *last = last_ask.lookup(&zero);
+
+    asks.update(&hash, (struct ask *)fresh);
+    if (last)
+        *last = fresh->at_ns;
+}
+
 /* Somebody asks for a name: *tag*, or if that is 0 the client that the packet comes from. */
 static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
 {
-    u64 now_ns = bpf_ktime_get_ns(), hash, *last;
-    struct ask fresh = {}, *waiting;
-    u32 zero = 0;
+    u64 now_ns = bpf_ktime_get_ns(), hash;
+    struct ask fresh = {};
     u16 type = 0;
 
     /* What a cache asks another one is no ask: somebody has asked it. */
     if (!is_query(skb, p) || serves(tag, now_ns))
         return;
     hash = hash_question(skb, p, &type);
-    if (!hash)
+    if (!hash || is_asked_already(hash, tag, 0, now_ns))
         return;
-    waiting = asks.lookup(&hash);
-    /* One that is still waited for stays: whoever missed first is why the cache asks. */
-    if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
-        if (tag && waiting->asker != tag)
-            note(STAT_ASK_AMBIGUOUS);
-        return;
-    }
     fresh.at_ns = now_ns;
     fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
-    asks.update(&hash, &fresh);
-    last = last_ask.lookup(&zero);
-    if (last)
-        *last = now_ns;
+    put_ask(hash, &fresh);
 }
 
 /* Whether anybody may wait for a name; spares everybody else the hash. */

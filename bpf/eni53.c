@@ -19,6 +19,7 @@
 #include "origin.h"
 #include "window.h"
 #include "asked.h"
+#include "chase.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -170,7 +171,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
             if (hash && waited_for)
                 asker = find_asker(&p, hash, skb->ingress_ifindex, tag, now_ns);
         }
-        remember_query(skb, dev, &p, eni, now_ns);
+        remember_query(skb, dev, &p, eni, asker, now_ns);
     }
     count_sender(skb, dev, &p, class, asker, tag, s->names ? hash : 0, type, eni, packets);
     if (!asker)
@@ -182,14 +183,18 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
 static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
+    u32 asker;
 
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
         remember_ask(skb, &p, 0);
     /* Not instead: there are resolvers that ask from port 53. */
-    if (p.source_port == DNS_PORT)
-        count_answer(skb, dev, &p);
+    if (p.source_port == DNS_PORT) {
+        asker = count_answer(skb, dev, &p);
+        if (asker)
+            chase(skb, &p, asker);
+    }
     return NEXT;
 }
 

@@ -1,4 +1,4 @@
-"""A cache on the lab's node: the real dnsmasq, as a process of the host."""
+"""A cache on the lab's node: the real dnsmasq or unbound, as a process of the host."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.lab import vpc
+from tests.lab.forwarder import READY, write_config
 from tests.lab.lab import Lab
 from tests.lab.processes import end
 from tests.lab.tally import until
@@ -22,6 +23,24 @@ def answers(lab: Lab, server: str) -> bool:
     """Whether there is a server; it is asked for what it knows by itself."""
     asked = lab.send("udp", "--to", server, "--name", "version.bind", "--settle", "0.3")
     return asked.answered == 1
+
+
+@contextmanager
+def unbound(lab: Lab, address: str) -> Iterator[subprocess.Popen[str]]:
+    """The same with the real unbound, with a cache."""
+    config, log = lab.directory / "hostcache.conf", lab.directory / "hostcache.log"
+    write_config(config, listen=(address,), tcp=False, cache=True)
+    running = lab.node_popen(["unbound", "-d", "-c", str(config)], log=log)
+
+    def ready() -> bool:
+        return lab.send("udp", "--to", address, "--name", READY, "--settle", "0.3").answered == 1
+
+    try:
+        assert until(ready), log.read_text()
+        yield running
+    finally:
+        end([running.pid], grace=3)
+        running.wait(10)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ FINAL_S = (layout.SPANS - 1) * layout.SPAN_NS / 1e9
 """After this long every query is answered or not."""
 
 _identities = itertools.count(100)
-_QUERY = struct.Struct("=QQQII")  # fingerprint, sent_ns, span, dev, vlan
+_QUERY = struct.Struct("=QQQIIII")  # fingerprint, sent_ns, span, dev, vlan, asker, 0
 _SETS, _WAYS = layout.SETTINGS["QUERY_SETS"], layout.SETTINGS["QUERY_WAYS"]
 _Query = tuple[int, ...]
 
@@ -68,7 +68,7 @@ def reply(
 def _change(kernel: Kernel, change: Callable[[list[_Query]], list[_Query]]) -> None:
     """Put in place of each set's queries, if there are any, what *change* makes of them."""
     table, size = kernel.loaded.maps["queries"], _QUERY.size * _WAYS
-    free = (0,) * 5
+    free = (0,) * 7
     for keys, values in bpf.map_items(table, 4, size, _SETS):
         for number in range(len(keys) // 4):
             value = values[number * size : (number + 1) * size]
@@ -102,7 +102,7 @@ def crowd(kernel: Kernel) -> None:
     def change(waiting: list[_Query]) -> list[_Query]:
         (fingerprint, sent_ns, *rest), *_ = waiting
         # The set is in the upper half.
-        strangers = [(fingerprint ^ (2 + n), sent_ns + n, 0, 0, 0) for n in range(1, _WAYS)]
+        strangers = [(fingerprint ^ (2 + n), sent_ns + n, 0, 0, 0, 0, 0) for n in range(1, _WAYS)]
         return [(fingerprint ^ 1, sent_ns, *rest), *strangers]
 
     _change(kernel, change)
