@@ -17,6 +17,7 @@ from enum import Enum, auto
 
 from .inventory.cgroups import CONTAINER_ID, CgroupTree, workload_of_path
 from .inventory.workloads import Owner, Workloads
+from .kernel.layout import LOOPBACK
 from .model import UNATTRIBUTED, Origin, Remote, SenderKey, Workload
 
 DIRECT = "direct"
@@ -97,6 +98,8 @@ class Ladder:
             return Verdict(asker, Rung.ASKER, via=CACHE)
         behind = self.origins.get(key.asker) if key.asker else None
         if behind is not None:
+            if behind.ifindex == LOOPBACK:
+                return Verdict(self._local(behind.cgroup_id), Rung.ASKER, via=CACHE)
             owner = self.workloads.of_veth(behind.ifindex, behind.cgroup_id)
             return Verdict(owner, Rung.ASKER, via=CACHE)
         verdict = self.judge_sender(key)
@@ -126,7 +129,8 @@ class Ladder:
         if path is None or path == "/":
             return NOBODY
         workload = workload_of_path(path)
-        if origin is not None and workload.kind != "container":
+        inside = origin is not None and origin.ifindex != LOOPBACK
+        if inside and workload.kind != "container":
             return NOBODY  # the runtime's own socket in somebody's namespace, say; not the host's
         owner = Owner(workload, path, cgroup_id)
         return owner if key.asker in self.origins else self._as_cache(key, owner) or owner

@@ -5,7 +5,8 @@
  * A client on another node asks a resolver on this one (CoreDNS, say); what that resolver then asks
  * for the same name, from the address that was asked, is the client's doing.
  *
- * A workload here asks something else than the VPC's resolver. If then a sender that may be a cache
+ * A workload here asks something else than the VPC's resolver, or a process of the host asks a server
+ * of the host. If then a sender that may be a cache
  * asks for the same name, that is the workload's doing: a process on the host, or a workload that
  * has answered somebody. It is so once: the cache's retries are its own.
  */
@@ -122,15 +123,18 @@ static __always_inline int is_waited_for(u64 now_ns)
 }
 
 /* Outbound at an ENI: for whom a query of this hash goes out, or 0. */
-static __always_inline u32 find_asker(const struct packet *p, u64 hash, u32 ingress, u16 tag,
-                                      u64 now_ns)
+static __always_inline u32 find_asker(struct __sk_buff *skb, const struct packet *p, u64 hash,
+                                      u32 tag, u64 now_ns)
 {
     struct ask *ask = asks.lookup(&hash);
+    u32 ingress = skb->ingress_ifindex;
 
     if (!ask || now_ns > ask->at_ns + ask_wait_ns(ask))
         return 0;
     if (ask->asker && !(ask->asker & REMOTE_BIT)) {
-        /* Its own query, on the way to a server elsewhere: no cache has been asked. */
+        if (!ingress)
+            tag = local_tag(bpf_skb_cgroup_id(skb));
+        /* Its own query, to a server elsewhere or after none answered here: no cache asks. */
         if (ask->asker == tag) {
             ask->served = 1;
             return 0;

@@ -4,6 +4,7 @@
  * else is attached goes on as if we were not there.
  *
  *   workload_ingress   host side of a workload's veth: who sends; leaves a tag in the packet
+ *   asker_lo           loopback: which processes of the host ask a cache of the host
  *   eni_egress         the ENI, outbound: the count that AWS limits, by sender
  *   eni_ingress        the ENI, inbound: answers to what was asked; what others ask us
  *   task_egress,
@@ -45,6 +46,28 @@ int workload_ingress(struct __sk_buff *skb)
         note_answer(skb, &p, tag);
     else if (class == CLASS_DNS_OTHER && tag)
         remember_ask(skb, &p, tag);
+    return NEXT;
+}
+
+/* Outbound on lo. Nothing is counted, for it reaches no ENI, and no packet is written to. */
+int asker_lo(struct __sk_buff *skb)
+{
+    struct packet p = {};
+    struct origin *origin;
+    u64 cgroup;
+
+    if (parse_packet(skb, BOTH, &p) != PARSED_CANDIDATE || p.protocol != PROTOCOL_UDP ||
+        (p.source_port != DNS_PORT && p.destination_port != DNS_PORT))
+        return NEXT;
+    cgroup = bpf_skb_cgroup_id(skb);
+    /* Of whoever is in none we could not say later whether he asks for himself. */
+    origin = cgroup ? find_origin(LOOPBACK, cgroup) : 0;
+    if (!origin || !origin->tag)
+        return NEXT;
+    if (p.destination_port == DNS_PORT)
+        remember_ask(skb, &p, origin->tag);
+    else
+        note_answer(skb, &p, origin->tag);
     return NEXT;
 }
 
@@ -169,7 +192,7 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
         if ((s->names || waited_for) && is_query(skb, &p)) {
             hash = hash_question(skb, &p, &type);
             if (hash && waited_for)
-                asker = find_asker(&p, hash, skb->ingress_ifindex, tag, now_ns);
+                asker = find_asker(skb, &p, hash, tag, now_ns);
         }
         remember_query(skb, dev, &p, eni, asker, now_ns);
     }

@@ -17,6 +17,7 @@
 #define WINDOW_SLOTS 10         /* slots of the sliding one-second window */
 #define CROSSINGS_PAGES 4       /* room for what wakes the agent */
 #define MAX_VETHS 4096          /* host-side veths that our program is attached to */
+#define LOOPBACK 1              /* index of lo, in every network namespace */
 #define MAX_TRUNKS 32           /* ENIs whose VLANs are branch ENIs */
 #define MAX_ASKS 8192           /* names lately asked for by who may be behind a cache */
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */

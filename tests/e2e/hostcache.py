@@ -44,13 +44,13 @@ def unbound(lab: Lab, address: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def dnsmasq(lab: Lab, address: str) -> Iterator[subprocess.Popen[str]]:
+def dnsmasq(lab: Lab, address: str, cgroup: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """It listens on *address* alone and asks the VPC's resolver."""
     argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
     argv += ["--server", vpc.RESOLVER, "--listen-address", address, "--bind-interfaces"]
     argv += ["--cache-size=5000", "--local=/bind/", "--dns-forward-max=5000"]
     argv += ["--user=root", "--pid-file="]
-    running = lab.node_popen(argv)
+    running = lab.node_popen(argv, cgroup=cgroup)
     try:
         assert until(lambda: answers(lab, address)), running.poll()
         yield running
