@@ -176,6 +176,9 @@ def _links(config: Config, table: LinkTable, facts: ImdsFacts | None) -> Iterato
     yield Item("workload veths", "info", f"{len(veths)} lead into other network namespaces")
     for link in veths:
         yield from _foreign(table, link.index, link.name, (INGRESS,))
+    for link in links.values():
+        if link.loopback:
+            yield from _foreign(table, link.index, link.name, (EGRESS,))
     yield from wirings(
         Seen(
             links.values(),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .check_caches import local_servers
 from .check_item import Item
 from .inventory.docker_shapes import DockerContainer
 from .inventory.enis import workload_veths
@@ -124,6 +125,7 @@ _PROBES: tuple[Callable[[Seen], Iterator[Item]], ...] = (
     _awsvpc,
     _trunks,
     _pods,
+    lambda seen: local_servers(cgroup2=seen.cgroup2),
     _cilium,
     _cgroups,
 )

@@ -5,10 +5,11 @@ A finding needs evidence: each has a least share and a least rate, below which i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.cache import no_cache, short_ttl
+from .insight.caches import cache_bypassed
 from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
@@ -30,6 +31,9 @@ OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
 )
 """What is looked for at each ENI."""
 
+OF_ENIS: tuple[Callable[[Sequence[EniLook]], Iterator[Finding]], ...] = (cache_bypassed,)
+"""What is looked for at all of them together."""
+
 OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
     uneven_enis,
     dead_first_nameserver,
@@ -44,12 +48,15 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
     seconds = last.time_s - first.time_s if first is not None else last.window_s
     if seconds <= 0:
         return
+    looks = []
     for usage in last.enis:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
-        look = EniLook.between(earlier, usage, seconds)
+        looks.append(EniLook.between(earlier, usage, seconds))
         for find in OF_ENI:
-            yield from find(look)
+            yield from find(looks[-1])
+    for find_in_enis in OF_ENIS:
+        yield from find_in_enis(looks)
     for find_in_node in OF_NODE:
         yield from find_in_node(last)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from .alerts import EniState, Levels
 from .assemble import EniView, eni_usage
-from .attribution import Ladder
+from .attribution import CACHE, Ladder
+from .caches import CacheWatch
 from .config import Config
 from .fallbacks import Fallbacks
 from .inventory.cgroups import CgroupTree
@@ -59,6 +60,7 @@ class Pipeline:
             alerts.warning, alerts.critical, alerts.clear_below, alerts.clear_after
         )
         self._crossed: dict[EniId, int] = {}
+        self._caches = CacheWatch()
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
         self._questions = Questions(config.names.max)
@@ -182,6 +184,7 @@ class Pipeline:
         now_s = sample.taken_at_ns / 1e9
         tags = {origin.tag: origin for origin in sample.origins.values() if origin.tag}
         ladder = Ladder(tags, veths, self._workloads, self._cgroups, sample.remotes)
+        ladder = replace(ladder, caches=self._caches.update(sample, ladder, now_s))
         self._meet_branches(sample)
         grace_s = 0.0 if last else GRACE_S
         self.ledger.update(sample, ladder, now_s, grace_s)
@@ -251,6 +254,8 @@ class Pipeline:
         )
 
     def _alive(self, workload: Workload) -> bool:
+        if workload.kind == CACHE:
+            return any(map(self._alive, self._caches.behind(workload)))
         # Services of the host are few, and start again under the same name.
         return workload.kind == "host" or self._workloads.is_running(workload)
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import NeedError
+from .inventory.cgroups import find_root
 from .inventory.enis import choose_enis, workload_veths
 from .inventory.ethtool import Ethtool
 from .inventory.links import Changes, Link, LinkTable
-from .kernel.attach import ENI_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
+from .kernel.attach import ENI_HOOKS, LOOPBACK_HOOKS, WORKLOAD_HOOKS, Attacher, AttachError, Hooks
 from .kernel.loader import Loaded
 from .kernel.maps import Maps
 from .kernel.netlink import NetlinkError
@@ -111,6 +112,7 @@ class Wiring:
         self._failed: dict[str, str] = {}
         self._reasserted: dict[int, list[float]] = {}
         self._trunks: set[int] = set()
+        self._cgroups = find_root() is not None
         self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._ethtool = Ethtool(self._control)
 
@@ -149,6 +151,7 @@ class Wiring:
         self._attach_enis()
         for link in veths:
             self._add_veth(link)
+        self._attach_loopback()
         # Who put a filter before ours once too often is left alone, for this long.
         self._defend_all(self._attacher.attached)
         return self._wired(started_s)
@@ -227,6 +230,12 @@ class Wiring:
     def _attach_enis(self) -> None:
         for link in self._enis.values():
             self._attach(link, ENI_HOOKS)
+
+    def _attach_loopback(self) -> None:
+        """Without cgroups v2 all processes of the host are one, and no client of a cache here."""
+        for link in self._links.values() if self._cgroups else ():
+            if link.loopback:
+                self._attach(link, LOOPBACK_HOOKS)
 
     def _add_veth(self, link: Link) -> None:
         self._veths[link.index] = link.link_netnsid or 0

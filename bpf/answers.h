@@ -61,7 +61,8 @@ static __always_inline struct eni *eni_of(const struct query *query)
  * hold, or 0. Returns whether it waits already: the same question from the same port.
  */
 static __always_inline int remember_query(u32 dev, const struct packet *p, u16 id, u64 key,
-                                          u32 question_end, struct eni *eni, u64 now_ns)
+                                          u32 question_end, u32 asker, struct eni *eni,
+                                          u64 now_ns)
 {
     u64 hash, span, sent_ns, oldest_ns = ~0ULL, way = 0;
     struct query_set *set;
@@ -102,6 +103,7 @@ static __always_inline int remember_query(u32 dev, const struct packet *p, u16 i
     query->vlan = p->vlan;
     query->cached = key;
     query->question_end = question_end;
+    query->asker = asker;
     query->sent_ns = now_ns;
     query->fingerprint = hash;
     count_waiting(eni, span);
@@ -133,7 +135,8 @@ static __always_inline void count_stray(struct __sk_buff *skb, u32 dev, const st
         __sync_fetch_and_add(&eni->elsewhere, 1);
 }
 
-static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
+/* Returns for whom the query was sent that this is the first answer to; 0: nobody, or no such. */
+static __always_inline u32 count_answer(struct __sk_buff *skb, u32 dev, const struct packet *p)
 {
     struct eni_key key = { .dev = dev, .vlan = p->vlan };
     u64 hash, now_ns, waited_ns, way = QUERY_WAYS;
@@ -141,13 +144,14 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     struct query_set *set;
     struct query *query;
     struct eni *eni;
+    u32 asker;
     int i;
 
     if (p->protocol != PROTOCOL_UDP ||
         bpf_skb_load_bytes(skb, p->transport + UDP_HEADER, &dns, sizeof(dns)))
-        return;
+        return 0;
     if (!(dns.flags & DNS_FLAG_RESPONSE))
-        return;
+        return 0;
     eni = enis.lookup(&key);
     if (eni) {
         __sync_fetch_and_add(&eni->rcode[dns.flags_rcode & DNS_RCODE], 1);
@@ -157,7 +161,7 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     hash = fingerprint(dev, p->destination, p->source, p->destination_port, dns.id);
     set = query_set(hash);
     if (!set)
-        return;
+        return 0;
 #pragma unroll
     for (i = 0; i < QUERY_WAYS; i++)
         if (set->queries[i].fingerprint == hash)
@@ -165,14 +169,14 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     if (way == QUERY_WAYS) {
         if (eni)
             count_stray(skb, dev, p, dns.id, eni);
-        return;
+        return 0;
     }
     query = query_place(set, way, hash);
     /* A branch ENI that nobody could be told apart: its queries were counted with the trunk. */
     if (query->vlan != p->vlan)
         eni = eni_of(query);
     if (!eni)
-        return;
+        return 0;
     now_ns = bpf_ktime_get_ns();
     if (query->cached)
         fetch_cached(skb, p, query->cached, query->question_end, dns.flags & DNS_FLAG_TRUNCATED,
@@ -181,7 +185,9 @@ static __always_inline void count_answer(struct __sk_buff *skb, u32 dev, const s
     count_latency(eni, waited_ns);
     if (waited_ns < UNANSWERED_NS)
         waits_no_more(eni, query);
+    asker = query->asker;
     query->fingerprint = 0;
+    return asker;
 }
 
 #endif

@@ -5,7 +5,8 @@
  * A client on another node asks a resolver on this one (CoreDNS, say); what that resolver then asks
  * for the same name, from the address that was asked, is the client's doing.
  *
- * A workload here asks something else than the VPC's resolver. If then a sender that may be a cache
+ * A workload here asks something else than the VPC's resolver, or a process of the host asks a server
+ * of the host. If then a sender that may be a cache
  * asks for the same name, that is the workload's doing: a process on the host, or a workload that
  * has answered somebody. It is so once: the cache's retries are its own.
  */
@@ -65,36 +66,56 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
     return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
 }
 
+/*
+ * Whether somebody waits for a name: who missed first is why the cache asks, and stays. But who asks
+ * for it by name comes before whoever an alias of it was asked for: not every cache chases those, and
+ * one that does has done so by then.
+ */
+static __always_inline int is_asked_already(u64 hash, u32 asker, u16 chased, u64 now_ns)
+{
+    struct ask *waiting = asks.lookup(&hash);
+
+    if (!waiting || waiting->served || now_ns >= waiting->at_ns + ask_wait_ns(waiting) ||
+        (waiting->chased && !chased))
+        return 0;
+    if (asker && waiting->asker != asker)
+        note(STAT_ASK_AMBIGUOUS);
+    return 1;
+}
+
+static __always_inline void put_ask(u64 hash, const struct ask *fresh)
+{
+    u32 zero = 0;
+    u64 *last = last_ask.lookup(&zero);
+
+    asks.update(&hash, (struct ask *)fresh);
+    if (last)
+        *last = fresh->at_ns;
+}
+
 /* Somebody asks for the name of *hash*: *tag*, or if that is 0 the client the packet comes from. */
 static __always_inline void remember_asked(const struct packet *p, u32 tag, u64 hash, u64 now_ns)
 {
-    struct ask fresh = {}, *waiting = asks.lookup(&hash);
-    u32 zero = 0;
-    u64 *last;
+    struct ask fresh = {};
 
-    /* One that is still waited for stays: whoever missed first is why the cache asks. */
-    if (waiting && !waiting->served && now_ns < waiting->at_ns + ask_wait_ns(waiting)) {
-        if (tag && waiting->asker != tag)
-            note(STAT_ASK_AMBIGUOUS);
+    if (is_asked_already(hash, tag, 0, now_ns))
         return;
-    }
     fresh.at_ns = now_ns;
     fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
-    asks.update(&hash, &fresh);
-    last = last_ask.lookup(&zero);
-    if (last)
-        *last = now_ns;
+    put_ask(hash, &fresh);
 }
 
-/* A client on another node asks for a name. */
-static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p)
+/* Somebody asks for a name: *tag*, or if that is 0 a client on another node. */
+static __always_inline void remember_ask(struct __sk_buff *skb, const struct packet *p, u32 tag)
 {
+    u64 now_ns = bpf_ktime_get_ns();
     struct question question = {};
     struct dns_header dns;
 
-    if (is_query(skb, p, &dns) && hash_question(skb, p, &question))
-        remember_asked(p, 0, question.hash, bpf_ktime_get_ns());
+    /* What a cache asks another one is no ask: somebody has asked it. */
+    if (is_query(skb, p, &dns) && !serves(tag, now_ns) && hash_question(skb, p, &question))
+        remember_asked(p, tag, question.hash, now_ns);
 }
 
 /* Whether anybody may wait for a name; spares everybody else the hash. */
@@ -107,15 +128,18 @@ static __always_inline int is_waited_for(u64 now_ns)
 }
 
 /* Outbound at an ENI: for whom a query of this hash goes out, or 0. */
-static __always_inline u32 find_asker(const struct packet *p, u64 hash, u32 ingress, u16 tag,
-                                      u64 now_ns)
+static __always_inline u32 find_asker(struct __sk_buff *skb, const struct packet *p, u64 hash,
+                                      u32 tag, u64 now_ns)
 {
     struct ask *ask = asks.lookup(&hash);
+    u32 ingress = skb->ingress_ifindex;
 
     if (!ask || now_ns > ask->at_ns + ask_wait_ns(ask))
         return 0;
     if (ask->asker && !(ask->asker & REMOTE_BIT)) {
-        /* Its own query, on the way to a server elsewhere: no cache has been asked. */
+        if (!ingress)
+            tag = local_tag(bpf_skb_cgroup_id(skb));
+        /* Its own query, to a server elsewhere or after none answered here: no cache asks. */
         if (ask->asker == tag) {
             ask->served = 1;
             return 0;

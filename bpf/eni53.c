@@ -4,6 +4,7 @@
  * else is attached goes on as if we were not there.
  *
  *   workload_ingress   host side of a workload's veth: who sends; leaves a tag in the packet
+ *   asker_lo           loopback: which processes of the host ask a cache of the host
  *   eni_egress         the ENI, outbound: the count that AWS limits, by sender
  *   eni_ingress        the ENI, inbound: answers to what was asked; what others ask us
  *   task_egress,
@@ -20,6 +21,7 @@
 #include "window.h"
 #include "asked.h"
 #include "fallbacks.h"
+#include "chase.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -45,6 +47,28 @@ int workload_ingress(struct __sk_buff *skb)
         note_answer(skb, &p, tag);
     else if (class == CLASS_DNS_OTHER || class == CLASS_RESOLVER)
         note_workloads_query(skb, &p, class, tag);
+    return NEXT;
+}
+
+/* Outbound on lo. Nothing is counted, for it reaches no ENI, and no packet is written to. */
+int asker_lo(struct __sk_buff *skb)
+{
+    struct packet p = {};
+    struct origin *origin;
+    u64 cgroup;
+
+    if (parse_packet(skb, BOTH, &p) != PARSED_CANDIDATE || p.protocol != PROTOCOL_UDP ||
+        (p.source_port != DNS_PORT && p.destination_port != DNS_PORT))
+        return NEXT;
+    cgroup = bpf_skb_cgroup_id(skb);
+    /* Of whoever is in none we could not say later whether he asks for himself. */
+    origin = cgroup ? find_origin(LOOPBACK, cgroup) : 0;
+    if (!origin || !origin->tag)
+        return NEXT;
+    if (p.destination_port == DNS_PORT)
+        remember_ask(skb, &p, origin->tag);
+    else
+        note_answer(skb, &p, origin->tag);
     return NEXT;
 }
 
@@ -135,14 +159,14 @@ static __always_inline void count_source(struct __sk_buff *skb, u32 dev, const s
 
 /* A query over UDP: what a cache would have made of it, and when it went out. */
 static __always_inline void count_query(u32 dev, const struct packet *p, int class, u16 id,
-                                        const struct question *question, struct eni *eni,
-                                        u64 packets, u64 now_ns)
+                                        const struct question *question, u32 asker,
+                                        struct eni *eni, u64 packets, u64 now_ns)
 {
     u64 key = question ? cached_key(question->hash, dev, p->vlan) : 0;
     u64 spared = 0;
     int again;
 
-    again = remember_query(dev, p, id, key, question ? question->end : 0, eni, now_ns);
+    again = remember_query(dev, p, id, key, question ? question->end : 0, asker, eni, now_ns);
     if (question)
         again |= ask_cached(key, id, now_ns, &spared);
     if (again)
@@ -191,12 +215,13 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
         if (s->names || waited_for)
             named = hash_question(skb, &p, &question);
         if (named && waited_for)
-            asker = find_asker(&p, question.hash, skb->ingress_ifindex, tag, now_ns);
+            asker = find_asker(skb, &p, question.hash, tag, now_ns);
         /* What was forwarded has been seen at its veth. */
         if (named && !skb->ingress_ifindex)
             note_senders_query(skb, &p, dev, class, dns.id, question.hash, now_ns);
         named &= !!s->names;
-        count_query(dev, &p, class, dns.id, named ? &question : 0, eni, packets, now_ns);
+        count_query(dev, &p, class, dns.id, named ? &question : 0, asker, eni,
+                    packets, now_ns);
     }
     count_sender(skb, dev, &p, class, asker, tag, named ? &question : 0, eni, packets);
     if (!asker)
@@ -208,14 +233,18 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
 static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
 {
     struct packet p = {};
+    u32 asker;
 
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
     if (p.destination_port == DNS_PORT)
-        remember_ask(skb, &p);
+        remember_ask(skb, &p, 0);
     /* Not instead: there are resolvers that ask from port 53. */
-    if (p.source_port == DNS_PORT)
-        count_answer(skb, dev, &p);
+    if (p.source_port == DNS_PORT) {
+        asker = count_answer(skb, dev, &p);
+        if (asker)
+            chase(skb, &p, asker);
+    }
     return NEXT;
 }
 

@@ -136,7 +136,7 @@ struct query {
     u32 vlan;
     u64 cached;             /* its key in map cached; 0: none */
     u32 question_end;
-    u32 zero;
+    u32 asker;              /* for whom a cache sent it; 0: nobody */
 };
 
 struct query_set {
@@ -164,7 +164,13 @@ struct ask {
     u64 at_ns;
     u32 asked[4];           /* the address a remote client asked: what that one sends on is meant */
     u32 asker;              /* tag of a workload here, or id of a remote client; 0: had none */
-    u32 served;             /* a query has gone out for it */
+    u16 served;             /* a query has gone out for it */
+    u16 chased;             /* nobody asked for it by name: it is what an alias stands for */
+};
+
+/* What an alias stands for, in one piece: a label may be written behind the last place it may begin. */
+struct alias {
+    u8 target[NAME_BYTES + LABEL_BYTES + 1];
 };
 
 /* A name and type that somebody asks for, and who: the same fields as in struct sender_key. */
@@ -250,6 +256,7 @@ BPF_ARRAY(queries, struct query_set, QUERY_SETS);
 BPF_F_TABLE("array", u32, struct cached_set, cached, CACHED_SETS, MMAPABLE);
 BPF_TABLE("lru_hash", u64, struct ask, asks, MAX_ASKS);
 BPF_ARRAY(last_ask, u64, 1);            /* when anybody last asked: spares everybody else the hash */
+BPF_PERCPU_ARRAY(aliases, struct alias, 1);     /* too large for a program's stack */
 BPF_HASH(asked, struct asked_key, struct asked, MAX_ASKED);
 BPF_RINGBUF_OUTPUT(told_names, TOLD_NAMES_PAGES);
 BPF_ARRAY(serving, u64, SERVING_TAGS);  /* by origin tag: when it last answered somebody */

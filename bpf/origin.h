@@ -28,23 +28,40 @@ static __always_inline struct origin *new_origin(struct origin_key *key)
     return origins.lookup(key);
 }
 
+/* Who sends from this host or out of this veth; its first packet makes it known. */
+static __always_inline struct origin *find_origin(u32 ifindex, u64 cgroup)
+{
+    struct origin_key key = { .cgroup = cgroup, .ifindex = ifindex };
+    struct origin *origin = origins.lookup(&key);
+
+    if (!origin)
+        origin = new_origin(&key);
+    if (!origin)
+        note(STAT_ORIGIN_FULL);
+    return origin;
+}
+
+/*
+ * The tag under which a sender of this host has asked by way of loopback, or 0. No packet carries it:
+ * at an ENI such a sender is known by its cgroup.
+ */
+static __always_inline u32 local_tag(u64 cgroup)
+{
+    struct origin_key key = { .cgroup = cgroup, .ifindex = LOOPBACK };
+    struct origin *origin = origins.lookup(&key);
+
+    return origin ? origin->tag : 0;
+}
+
 /* Returns the tag of who sends, or 0. *class* is below 0 for what is no query of ours. */
 static __always_inline u32 count_origin(struct __sk_buff *skb, const struct packet *p, int class,
                                         const struct settings *s)
 {
-    struct origin_key key = {};
-    struct origin *origin;
+    struct origin *origin = find_origin(skb->ifindex, bpf_skb_cgroup_id(skb));
     u32 counted = class;
 
-    key.cgroup = bpf_skb_cgroup_id(skb);
-    key.ifindex = skb->ifindex;
-    origin = origins.lookup(&key);
     if (!origin)
-        origin = new_origin(&key);
-    if (!origin) {
-        note(STAT_ORIGIN_FULL);
         return 0;
-    }
     /* Or the compiler decides this earlier, where the verifier does not see it. */
     asm volatile("" : "+r"(counted));
     if (counted < CLASSES)

@@ -17,6 +17,7 @@
 #define WINDOW_SLOTS 10         /* slots of the sliding one-second window */
 #define CROSSINGS_PAGES 4       /* room for what wakes the agent */
 #define MAX_VETHS 4096          /* host-side veths that our program is attached to */
+#define LOOPBACK 1              /* index of lo, in every network namespace */
 #define MAX_TRUNKS 32           /* ENIs whose VLANs are branch ENIs */
 #define MAX_ASKS 8192           /* names lately asked for by who may be behind a cache */
 #define REMOTE_IDS 2047         /* such clients told apart; an id of theirs has the top bit set */
@@ -26,6 +27,7 @@
 #define TASK_DEV 2147483648     /* top bit of the key of an ENI in a task's namespace; the rest is its class id */
 #define MAX_ASKED 4096          /* names counted, each by who asked for it */
 #define NAME_BYTES 256          /* of a question, as told to the agent: a name has at most 255 */
+#define LABEL_BYTES 63          /* of a name's part between two dots */
 #define TOLD_NAMES_PAGES 16     /* room for names that the agent has yet to read */
 #define MAX_RESOLVERS 8         /* resolver addresses of each family */
 #define QUERY_SETS 16384        /* of queries waiting for an answer, by hash; a power of two */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..model import DNS_CLASSES, EniUsage
+from ..model import DNS_CLASSES, EniUsage, WorkloadUsage
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
@@ -59,6 +59,18 @@ class EniLook:
             for name in classes
         )
         return max(0, sum(risen)) / self.seconds
+
+    def row_pps(self, row: WorkloadUsage, classes: Iterable[str]) -> float:
+        """Packets a second of *classes* in one of the ENI's rows; a new row began with nothing."""
+        packets = _of_row(row, wanted := tuple(classes))
+        for old in self.before.workloads if self.before is not None else ():
+            if (old.workload, old.via) == (row.workload, row.via):
+                packets -= _of_row(old, wanted)
+        return max(0, packets) / self.seconds
+
+
+def _of_row(row: WorkloadUsage, classes: tuple[str, ...]) -> int:
+    return sum(row.classes[name].packets for name in classes if name in row.classes)
 
 
 def _packets(usage: EniUsage | None, classes: tuple[str, ...]) -> int:

@@ -32,6 +32,7 @@ _FILTERED = {"clsact", "ingress"}  # qdiscs that can hold a filter of ours
 _GONE = {errno.ENODEV, errno.ENOENT, errno.EINVAL}
 
 WORKLOAD_HOOKS = (("workload_ingress", INGRESS),)
+LOOPBACK_HOOKS = (("asker_lo", EGRESS),)
 # Answers first: or those to the first queries would be missed, and the queries be unanswered.
 ENI_HOOKS = (("eni_ingress", INGRESS), ("eni_egress", EGRESS))
 TASK_HOOKS = (("task_ingress", INGRESS), ("task_egress", EGRESS))

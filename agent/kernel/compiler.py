@@ -19,7 +19,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("workload_ingress", "eni_egress", "eni_ingress", "task_egress", "task_ingress")
+PROGRAMS = (
+    "workload_ingress",
+    "asker_lo",
+    "eni_egress",
+    "eni_ingress",
+    "task_egress",
+    "task_ingress",
+)
 RINGS = ("crossings", "told_names")
 
 # Debian and Ubuntu put BCC where only the distribution's own interpreter looks.

@@ -46,6 +46,8 @@ SPAN_NS = SETTINGS["SPAN_NS"]
 SPANS = SETTINGS["SPANS"]
 TASK_DEV = SETTINGS["TASK_DEV"]
 """Top bit of the key of an ENI in a task's network namespace; the rest is its filter's class id."""
+LOOPBACK = SETTINGS["LOOPBACK"]
+"""Index of lo: an origin's, when a process of this host asks a server of this host."""
 REMOTE_BIT = 0x8000
 """In an asker's id: a client on another node. Without it: an origin's tag."""
 

@@ -62,9 +62,16 @@ class TagPool:
             now_s: Monotonic seconds.
         """
         self._were_veths.update(veths)
-        dead = [o for o in sample.origins.values() if o.ifindex not in veths]
+        sweep = now_s - self._swept_at_s >= _SWEEP_EVERY_S
+        # Whoever asked by way of lo: there till its cgroup is gone, which takes a look at the tree.
+        dead = [
+            origin
+            for origin in sample.origins.values()
+            if (origin.ifindex not in veths if origin.ifindex != layout.LOOPBACK else
+                sweep and not self._cgroup_exists(origin.cgroup_id))
+        ]  # fmt: skip
         kept = self._collect_origins(sample, dead, settled, now_s) if dead else set()
-        if now_s - self._swept_at_s >= _SWEEP_EVERY_S:
+        if sweep:
             self._swept_at_s = now_s
             self._collect_senders(sample, veths, enis, settled, now_s)
         return {origin.ifindex for origin in dead} - kept

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.e2e import hostcache
+from tests.e2e.hostcache import bridge_address
 from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
 from tests.lab.load import parse_sent
-from tests.lab.processes import end
-from tests.lab.tally import Tally, until
+from tests.lab.tally import Tally
 
 ASKERS = 20
 
@@ -30,35 +30,10 @@ def askers(lab: Lab) -> Iterator[list[Container]]:
 
 
 @pytest.fixture
-def dnsmasq(lab: Lab) -> Iterator[subprocess.Popen[str]]:
+def dnsmasq(lab: Lab) -> Iterator[None]:
     """A cache on the node, on the bridge's own address."""
-    gateway = bridge_address(lab)
-    argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
-    argv += ["--server", vpc.RESOLVER, "--listen-address", gateway, "--bind-interfaces"]
-    argv += [
-        "--cache-size=5000",
-        "--local=/bind/",
-        "--dns-forward-max=5000",
-        "--user=root",
-        "--pid-file=",
-    ]
-    running = lab.node_popen(argv)
-    assert until(lambda: answers(lab, gateway)), running.poll()
-    yield running
-    end([running.pid], grace=3)
-    running.wait(10)
-
-
-def answers(lab: Lab, server: str) -> bool:
-    """Whether there is a server; it is asked for what it knows by itself."""
-    asked = lab.send("udp", "--to", server, "--name", "version.bind", "--settle", "0.3")
-    return asked.answered == 1
-
-
-def bridge_address(lab: Lab) -> str:
-    """The node's own address on docker0."""
-    told = lab.node_exec(["ip", "-4", "-o", "addr", "show", "dev", "docker0"]).stdout
-    return told.split("inet ")[1].split("/")[0]
+    with hostcache.dnsmasq(lab, bridge_address(lab)):
+        yield
 
 
 def by_via(snapshot: dict[str, Any]) -> dict[str, Counter[str]]:
@@ -71,9 +46,7 @@ def by_via(snapshot: dict[str, Any]) -> dict[str, Counter[str]]:
     return found
 
 
-def test_twenty_askers_behind_dnsmasq(
-    lab: Lab, askers: list[Container], dnsmasq: subprocess.Popen[str]
-) -> None:
+def test_twenty_askers_behind_dnsmasq(lab: Lab, askers: list[Container], dnsmasq: None) -> None:
     """800 names a second that nobody asked for before: each query of the cache is its asker's."""
     gateway = bridge_address(lab)
     with Agent(lab) as agent:
@@ -94,6 +67,8 @@ def test_twenty_askers_behind_dnsmasq(
         right = sum(min(charged[f"asker-{number}"], 200) for number in range(ASKERS))
         assert right >= 0.97 * upstream
         assert set(charged) == {f"asker-{number}" for number in range(ASKERS)}
+        # What it asks on its own account (here: again) is in a row of its own.
+        assert set(found["direct"]) <= {"cache"}
         # What a task asked is its own in the names as well.
         rows = agent.snapshot()["enis"][0]["workloads"]
         for row in rows:
@@ -103,7 +78,7 @@ def test_twenty_askers_behind_dnsmasq(
 
 
 def test_what_the_cache_answers_by_itself_charges_nobody(
-    lab: Lab, askers: list[Container], dnsmasq: subprocess.Popen[str]
+    lab: Lab, askers: list[Container], dnsmasq: None
 ) -> None:
     """One name, asked for by all again and again: one query, and the first asker's."""
     gateway = bridge_address(lab)
@@ -120,7 +95,7 @@ def test_what_the_cache_answers_by_itself_charges_nobody(
 
 
 def test_who_asks_the_resolver_itself_is_charged_for_itself(
-    lab: Lab, askers: list[Container], dnsmasq: subprocess.Popen[str]
+    lab: Lab, askers: list[Container], dnsmasq: None
 ) -> None:
     """The same names, straight to the resolver and to the cache at once: neither pays for both."""
     gateway = bridge_address(lab)

@@ -17,7 +17,8 @@ RESOLVER, NODELOCAL, CLUSTER_DNS = "10.53.0.2", "169.254.20.10", "172.20.0.10"
 NEAR, FAR = "10.53.5.7", "10.53.5.8"
 UPSTREAM = "ens6_ip_udp_resolver"
 WORKLOAD = ("kind", "namespace", "workload", "container", "via")
-COREDNS = ("pod", "kube-system", "coredns-57ff979f67-qqbdh", "coredns")
+COREDNS = ("cache", "kube-system", "coredns-57ff979f67-qqbdh", "coredns")
+"""What CoreDNS asks for itself, once it has asked for somebody."""
 APP = ("pod", "shop", "app-1", "app")
 
 

@@ -19,7 +19,7 @@ CACHE4, CACHE6 = "10.0.1.9", "2001:db8::9"
 RESOLVER4, RESOLVER6 = "10.0.0.2", "fd00:ec2::253"
 IDS = layout.SETTINGS["REMOTE_IDS"]
 
-_ASK = struct.Struct("=Q16sII")  # when, address asked, asker, served
+_ASK = struct.Struct("=Q16sIHH")  # when, address asked, asker, served, chased
 _ZERO = bytes(4)
 
 

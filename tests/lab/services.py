@@ -10,6 +10,8 @@ from . import vpc
 from .metadata import Metadata
 from .shell import HERE, PYTHON, daemon_environment, in_netns, popen, run, sender, wait_until
 
+ALIASES = 40
+
 Started = Callable[[subprocess.Popen[str]], None]
 
 # Nothing is forwarded and no root is asked: "." is static, so all else is NXDOMAIN.
@@ -43,6 +45,7 @@ server:
   local-data: "svc.corp.internal. 2 IN A 10.53.100.8"
   local-zone: "100.53.10.in-addr.arpa." static
   local-data-ptr: "10.53.100.7 60 db.corp.internal."
+  {aliases}
   {large}
 remote-control:
   control-enable: no
@@ -55,15 +58,19 @@ def unbound_config(directory: Path) -> str:
     Zones: ``*.lab.test`` answers A and AAAA (TTL 60 s); ``large.test`` has TXT records that fit
     no UDP answer, so a client goes on by TCP; ``*.refused.test`` is REFUSED; others NXDOMAIN.
     A private hosted zone, which no server of the internet knows: ``db.corp.internal`` (and its
-    reverse name), ``*.svc.corp.internal`` with the 2 s of service discovery.
+    reverse name), ``*.svc.corp.internal`` with the 2 s of service discovery. And aliases, of
+    which the answer is the CNAME alone: ``0.alias.test`` to ``39`` stand for ``t0.lab.test`` …
     """
     addresses = [*vpc.RESOLVERS4, vpc.RESOLVER6]
     text = "x" * 200
     large = ['local-zone: "large.test." static']
     large += [f"local-data: 'large.test. 60 IN TXT \"{n:02d}{text}\"'" for n in range(10)]
+    aliases = ['local-zone: "alias.test." static']
+    aliases += [f'local-data: "{n}.alias.test. 60 IN CNAME t{n}.lab.test."' for n in range(ALIASES)]
     return _UNBOUND.format(
         directory=directory,
         interfaces="\n  ".join(f"interface: {address}" for address in addresses),
+        aliases="\n  ".join(aliases),
         large="\n  ".join(large),
     )
 

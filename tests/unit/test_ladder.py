@@ -9,6 +9,7 @@ import pytest
 from eni53.attribution import KERNEL, NOBODY, Ladder, Rung
 from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import PAUSE, Container, Workloads
+from eni53.kernel.layout import LOOPBACK
 from eni53.model import Origin, SenderKey, Workload
 
 BRIDGE, VETH_A, VETH_B = 3, 11, 12
@@ -205,6 +206,35 @@ def test_behind_a_cache_the_asker_is_charged(workloads: Workloads) -> None:
     gone = found.judge(replace(key(8, VETH_B), asker=99))
     assert gone.owner is not None
     assert (gone.owner.workload.workload, gone.via) == ("b:1/t", "direct")
+
+
+def test_who_asked_on_loopback_goes_by_its_cgroup(workloads: Workloads, tmp_path: Path) -> None:
+    """A unit, a container in host mode, one that is yet to be named; never who is behind a veth."""
+    unit = tmp_path / "system.slice" / "shipper.service"
+    scope = tmp_path / "docker" / ("ab" * 32)
+    for place in (unit, scope):
+        place.mkdir(parents=True)
+    shipper, unnamed = unit.stat().st_ino, scope.stat().st_ino
+    workloads.add(replace(container("h", 1, 5001), host_network=True))
+    origins = {
+        tag: Origin(LOOPBACK, cgroup, tag, {})
+        for tag, cgroup in ((7, shipper), (8, 5001), (9, unnamed))
+    }
+    found = Ladder(origins, {VETH_A, VETH_B}, workloads, CgroupTree(tmp_path))
+    sent = replace(key(0, 0), cgroup_id=999)
+    verdict = found.judge(replace(sent, asker=7))
+    assert verdict.owner is not None
+    assert verdict.owner.workload == Workload("host", workload="shipper.service")
+    assert (verdict.via, verdict.rung) == ("cache", Rung.ASKER)
+    assert name(found, replace(sent, asker=8)) == ("h:1/t", "h")
+    late = replace(sent, asker=9)
+    assert found.judge(late).owner is None
+    assert found.settle(late).workload == Workload("container", workload="ab" * 6)
+    service = tmp_path / "system.slice" / "late.service"
+    service.mkdir()
+    origins[10] = Origin(LOOPBACK, service.stat().st_ino, 10, {})
+    settled = Ladder(origins, set(), workloads, CgroupTree(tmp_path))
+    assert settled.settle(replace(sent, asker=10)).workload.workload == "late.service"
 
 
 def test_an_asker_without_a_name_yet_is_waited_for(workloads: Workloads) -> None:
