@@ -40,6 +40,7 @@ from .kernel.remotes import RemotePool
 from .kernel.tags import TagPool
 from .model import Branch, Eni, Finding, Health, Sample, Snapshot
 from .pipeline import Pipeline
+from .resolv_watch import ResolvWatch
 from .sources import Sources
 from .tasknets import TaskNets, TaskNetsState
 from .wiring import Wired, Wiring, find_enis, has_cilium
@@ -123,6 +124,7 @@ class Node:
             self._cni_says,
             self._pods_say,
         )
+        self._resolv = ResolvWatch(lambda: self._gather.running, self._faults.failed)
         self._table = await self._on_netlink(LinkTable)
         self._closers.append(lambda: self._netlink.submit(self._table.close).result())
         # First, for it is the most common mistake and answers at once.
@@ -136,6 +138,7 @@ class Node:
         self._faults.speak()
         self._spawn(self._resync_for_ever())
         self._spawn(self._read_allowances())
+        self._spawn(self._resolv.run())
         if self._names.configured and self._names.facts is None:
             self._spawn(self._await_imds())
 
@@ -467,6 +470,8 @@ class Node:
             sent=self._pipeline.sent,
             health=self._health(sample),
             slot=sample.taken_at_ns // SLOT_NS,
+            resolv_confs=self._resolv.confs,
+            on_node=self._resolv.on_node,
         )
 
     def _findings(self) -> tuple[Finding, ...]:

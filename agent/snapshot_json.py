@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .model import Alert, Count, EniUsage, Finding, NameRate, Snapshot, WorkloadUsage
+from .resolv_json import resolv_confs_to_json
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -48,6 +49,8 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "slot": snapshot.slot,
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
+        "resolv_confs": resolv_confs_to_json(snapshot.resolv_confs),
+        "on_node": [clean(address) for address in snapshot.on_node],
     }
 
 

@@ -24,6 +24,7 @@ from .model import (
     Workload,
     WorkloadUsage,
 )
+from .resolv_json import read_addresses, read_resolv_confs
 from .strict import Reader
 
 VERSION = 1
@@ -66,6 +67,8 @@ def from_json(document: object) -> Snapshot:
         enis=tuple(_read_eni(eni) for eni in top.objects("enis")),
         findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
         slot=top.optional("slot", top.integer) if top.has("slot") else None,
+        resolv_confs=read_resolv_confs(top),
+        on_node=read_addresses(top, "on_node"),
     )
 
 

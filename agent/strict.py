@@ -70,6 +70,15 @@ class Reader:
         items = enumerate(self._list(key))
         return tuple(_number(item, f"{self.place}.{key}[{at}]") for at, item in items)
 
+    def texts(self, key: str, most: int, limit: int = MAX_NAME) -> tuple[str, ...]:
+        """A list of lines of text, cleaned, of which the first *most* are taken."""
+        found = []
+        for at, item in enumerate(self._list(key)[:most]):
+            if not isinstance(item, str):
+                raise _wrong(f"{self.place}.{key}[{at}]", "text", item)
+            found.append(clean(item, limit))
+        return tuple(found)
+
     def counts(self, key: str) -> tuple[int | None, ...]:
         """A list of whole numbers from 0 to 2^64, or null where it is not known."""
         items = enumerate(self._list(key))
