@@ -117,7 +117,7 @@ class ResolvWatch:
                 self._known.pop(target, None)
         if look.unsupported:
             self._off = True
-            self._failed(_STAGE, "openat2 is missing (Linux 5.6)")
+            self._failed(_STAGE, "no openat2 (Linux 5.6)")
         elif hung is not None:
             self._give_up(hung)
         else:

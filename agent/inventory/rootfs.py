@@ -115,5 +115,6 @@ def _open_in_root(root: int, path: str) -> int:
     if fd >= 0:
         return int(fd)
     code = ctypes.get_errno()
-    kind = Unsupported if code == errno.ENOSYS else OSError
+    # Of a file seen by its name alone a kernel says EACCES; EPERM is a filter of system calls.
+    kind = Unsupported if code in {errno.ENOSYS, errno.EPERM} else OSError
     raise kind(code, os.strerror(code))
