@@ -104,6 +104,22 @@ def _read(fd: int, limit: int) -> bytes:
 
 
 def _open_in_root(root: int, path: str) -> int:
+    fd, code = _openat2(root, path)
+    if fd >= 0:
+        return fd
+    if code in {errno.ENOSYS, errno.EPERM}:
+        # The container's file system may say so to be left alone, or a filter of system calls: ask
+        # for what cannot be refused.
+        probe, refused = _openat2(root, "/")
+        if probe < 0 and refused == code:
+            raise Unsupported(code, os.strerror(code))
+        if probe >= 0:
+            os.close(probe)
+    raise OSError(code, os.strerror(code))
+
+
+def _openat2(root: int, path: str) -> tuple[int, int]:
+    """(descriptor, 0), or (-1, why not)."""
     how = _How(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     fd = _libc.syscall(
         ctypes.c_long(_OPENAT2),
@@ -112,9 +128,4 @@ def _open_in_root(root: int, path: str) -> int:
         ctypes.byref(how),
         ctypes.c_size_t(ctypes.sizeof(how)),
     )
-    if fd >= 0:
-        return int(fd)
-    code = ctypes.get_errno()
-    # Of a file seen by its name alone a kernel says EACCES; EPERM is a filter of system calls.
-    kind = Unsupported if code in {errno.ENOSYS, errno.EPERM} else OSError
-    raise kind(code, os.strerror(code))
+    return (int(fd), 0) if fd >= 0 else (-1, ctypes.get_errno())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from eni53.inventory import rootfs
 from eni53.inventory.rootfs import process, read_in_root
 from eni53.model import ResolvConf
 from eni53.resolv_look import Look, Target
@@ -222,3 +224,20 @@ def test_who_listens_is_told_of_loopback_only(jail: Jail) -> None:
     assert looked(jail) == ResolvConf(("127.0.0.54", "10.0.0.2"), listening=())
     jail.conf.write_text("nameserver 127.0.0.11\n")
     assert looked(jail) == ResolvConf(("127.0.0.11",))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+def test_a_kernel_without_the_call_is_told_from_a_file_that_says_so(
+    jail: Jail, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A container's file system may answer with any error; only for itself."""
+    real = rootfs._openat2
+    monkeypatch.setattr(rootfs, "_openat2", lambda fd, p: real(fd, p) if p == "/" else (-1, code))
+    assert looked(jail) is None
+    monkeypatch.setattr(rootfs, "_openat2", lambda fd, p: (-1, code))
+    done = threading.Event()
+    look = Look([Target(HERE, jail.pid, 1)], (), done.set)
+    look.start()
+    assert done.wait(10)
+    look.join()
+    assert look.unsupported
