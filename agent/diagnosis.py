@@ -11,6 +11,7 @@ from .insight.answers import unanswered
 from .insight.load import other_services, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
+from .insight.resolv import cache_not_first, loopback_resolver, no_fallback
 from .model import Finding, Snapshot
 
 OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
@@ -22,8 +23,17 @@ OF_ENI: tuple[Callable[[EniLook], Iterator[Finding]], ...] = (
 )
 """What is looked for at each ENI."""
 
-OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (uneven_enis,)
+OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
+    uneven_enis,
+    loopback_resolver,
+    no_fallback,
+)
 """What is looked for in the last snapshot as a whole."""
+
+OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]], ...] = (
+    cache_not_first,
+)
+"""What is looked for in both snapshots as a whole; the first is None where counting began."""
 
 
 def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
@@ -37,8 +47,10 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
-        look = EniLook.between(earlier, usage, seconds)
+        look = EniLook.between(earlier, usage, seconds, last.resolv_confs)
         for find in OF_ENI:
             yield from find(look)
     for find_in_node in OF_NODE:
         yield from find_in_node(last)
+    for find_in_both in OF_LOOKS:
+        yield from find_in_both(first, last, seconds)

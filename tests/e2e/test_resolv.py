@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,36 +66,116 @@ def test_what_docker_wrote_is_told(lab: Lab) -> None:
         wait_for(lambda: not confs(agent))
 
 
+def look(agent: Agent, *flags: str) -> dict[str, dict[str, Any]]:
+    """What doctor finds, by code."""
+    done = agent.run("doctor", "--json", "--seconds", "4", *flags)
+    return {finding["code"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+LISTEN = "import socket, sys, time; s = socket.socket(type=socket.SOCK_DGRAM);"
+LISTEN += " s.bind((sys.argv[1], 53)); time.sleep(600)"
+
+
+@contextlib.contextmanager
+def cache_of_the_node(lab: Lab) -> Iterator[str]:
+    """Somebody listens on the bridge's address, and says nothing."""
+    where = lab.docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    cache = lab.node_popen(["/usr/bin/python3", "-c", LISTEN, where.strip()])
+    try:
+        wait_for(lambda: "0035" in lab.node_exec(["cat", "/proc/net/udp"]).stdout)
+        yield where.strip()
+    finally:
+        cache.terminate()
+        cache.communicate(timeout=10)
+
+
+def listen_inside(container: Container, address: str) -> None:
+    """In its own namespace."""
+    shell = f'/usr/bin/python3 -c "{LISTEN}" {address} >/dev/null 2>&1 &'
+    container.exec(["/bin/sh", "-c", shell])
+    wait_for(lambda: "0035" in container.exec(["cat", "/proc/net/udp"]).stdout)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["agent", "alone"])
+def test_findings_of_what_the_files_say(lab: Lab, alone: bool) -> None:
+    """One of each, beside a container that is as it should be."""
+    with (
+        cache_of_the_node(lab) as cache,
+        running(lab, "copied", "--dns", "127.0.0.1"),
+        running(lab, "last", "--dns", vpc.RESOLVER, "--dns", cache) as last,
+        running(lab, "single", "--dns", cache),
+        running(lab, "right", "--dns", cache, "--dns", vpc.RESOLVER),
+        Agent(lab) as agent,
+    ):
+        wait_for(lambda: {"copied", "last", "single", "right"} <= set(confs(agent)))
+        wait_for(lambda: agent.snapshot()["on_node"] == [cache])
+        if alone:
+            agent.stop()
+        load = last.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "600")
+        time.sleep(1)
+        found = look(agent)
+        load.terminate()
+        load.communicate()
+    assert found["loopback-resolver"]["severity"] == "critical"
+    told = {code: finding["workload"] for code, finding in found.items()}
+    assert {code: told.get(code) for code in ("loopback-resolver", "cache-not-first",
+                                              "no-fallback")} == {
+        "loopback-resolver": "copied", "cache-not-first": "last", "no-fallback": "single",
+    }  # fmt: skip
+    assert found["cache-not-first"]["severity"] == "warning"
+    assert found["cache-not-first"]["evidence"]["pps"] == pytest.approx(60, rel=0.3)
+
+
+def test_containers_as_they_should_be_are_no_finding(lab: Lab) -> None:
+    """Docker's own resolver, a cache in the container itself, one on the host's network."""
+    lab.docker("network", "create", "own")
+    with contextlib.ExitStack() as stack:
+        stack.callback(lab.docker, "network", "rm", "own")
+        stack.enter_context(cache_of_the_node(lab))
+        stack.enter_context(running(lab, "embedded", network="own"))
+        stack.enter_context(running(lab, "resolver"))
+        inside = stack.enter_context(
+            running(lab, "inside", "--dns", "127.0.0.1", "--dns", vpc.RESOLVER)
+        )
+        listen_inside(inside, "127.0.0.1")
+        agent = stack.enter_context(Agent(lab))
+        wait_for(lambda: {"embedded", "resolver", "inside"} <= set(confs(agent)))
+        assert confs(agent)["embedded"]["nameservers"] == ["127.0.0.11"]
+        assert look(agent, "--fail") == {}
+
+
+def test_who_searches_is_told_with_its_ndots(lab: Lab) -> None:
+    """And what a dot at the end would save."""
+    task = lab.run_task("shop", extra=("--dns", vpc.RESOLVER, "--dns-search", "corp.test",
+                                       "--dns-opt", "ndots:5"))  # fmt: skip
+    words = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900", "--name")
+    with Agent(lab) as agent:
+        wait_for(lambda: "shop" in confs(agent))
+        loads = [task.start_send(*words, name) for name in ("db.lab.test.corp.test", "db.lab.test")]
+        time.sleep(1)
+        told = look(agent)["search-domains"]
+        for load in loads:
+            load.terminate()
+            load.communicate()
+    task.remove()
+    assert told["workload"].startswith("prod/shop:42/")
+    assert told["evidence"]["ndots"] == 5
+    assert told["evidence"]["saved_pps"] == pytest.approx(60, rel=0.15)
+    assert told["evidence"]["workloads"].startswith(told["workload"])
+    assert "(corp.test)" in told["summary"]
+
+
 def test_who_listens_in_its_namespace_is_told(lab: Lab) -> None:
     """Somebody, or nobody; in the node, only what is served there."""
-    listen = "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM);"
-    listen += " s.bind(('127.0.0.1', 53)); time.sleep(600)"
     with running(lab, "alone", "--dns", "127.0.0.1"), running(lab, "cache") as cache:
         write(cache, "nameserver 127.0.0.1\n")
-        cache.exec(["/bin/sh", "-c", f'/usr/bin/python3 -c "{listen}" >/dev/null 2>&1 &'])
-        wait_for(lambda: "0035" in cache.exec(["cat", "/proc/net/udp"]).stdout)
+        listen_inside(cache, "127.0.0.1")
         with Agent(lab) as agent:
             wait_for(lambda: {"alone", "cache"} <= set(confs(agent)))
             found = confs(agent)
             assert agent.snapshot()["on_node"] == []
     assert found["alone"]["listening"] == []
     assert found["cache"]["listening"] == ["127.0.0.1"]
-
-
-def test_a_cache_of_the_node_is_told(lab: Lab) -> None:
-    """It listens on the bridge's address; another server there is no address of the node."""
-    gateway = lab.docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
-    listen = "import socket, sys, time; s = socket.socket(type=socket.SOCK_DGRAM);"
-    listen += " s.bind((sys.argv[1], 53)); time.sleep(600)"
-    cache = lab.node_popen(["/usr/bin/python3", "-c", listen, gateway.strip()])
-    try:
-        with running(lab, "web", "--dns", gateway.strip(), "--dns", vpc.RESOLVER):
-            wait_for(lambda: "0035" in lab.node_exec(["cat", "/proc/net/udp"]).stdout)
-            with Agent(lab) as agent:
-                wait_for(lambda: agent.snapshot()["on_node"] == [gateway.strip()])
-    finally:
-        cache.terminate()
-        cache.communicate(timeout=10)
 
 
 @pytest.fixture(scope="module")
