@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .insight.answers import unanswered
+from .insight.conntrack import conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
@@ -32,6 +33,8 @@ OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
 
 OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]], ...] = (
     cache_not_first,
+    conntrack_full,
+    conntrack_insert_failed,
 )
 """What is looked for in both snapshots as a whole; the first is None where counting began."""
 

@@ -253,6 +253,25 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class Conntrack:
+    """The kernel's table of connections, of the agent's network namespace.
+
+    Attributes:
+        entries: In use now.
+        limit: Room for so many; None: no limit.
+        insert_failed: Packets that lost the race for their place, since the agent attached; None
+            when that is not known.
+        dropped: Packets that were dropped for want of a place, those that lost the race among
+            them, likewise.
+    """
+
+    entries: int
+    limit: int | None
+    insert_failed: int | None
+    dropped: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvConf:
     """What a workload's own ``/etc/resolv.conf`` says.
 
@@ -472,6 +491,7 @@ class Snapshot:
         resolv_confs: Of the containers here, as far as it could be read.
         on_node: Nameservers of theirs that a process in the node's own network namespace listens
             on: caches of this node.
+        conntrack: None where there is none, or it is not known.
     """
 
     node: str
@@ -484,3 +504,4 @@ class Snapshot:
     slot: int | None = None
     resolv_confs: Mapping[Workload, ResolvConf] = field(default_factory=dict)
     on_node: tuple[str, ...] = ()
+    conntrack: Conntrack | None = None

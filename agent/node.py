@@ -25,6 +25,7 @@ from .findings import DropWatch, eni_findings, resolver_unknown
 from .gather import Gather, Placer
 from .inventory.cgroups import CgroupTree, find_root
 from .inventory.cni import CniFacts
+from .inventory.conntrack import ConntrackWatch
 from .inventory.links import Changes, Link, LinkEvents, LinkTable
 from .inventory.names import pod_workload
 from .inventory.pod_eni import BranchEni
@@ -78,6 +79,7 @@ class Node:
         self._cgroups = CgroupTree(find_root())
         self._wired = Wired({}, {}, {})
         self._drops = DropWatch()
+        self._conntrack = ConntrackWatch()
         self._task_nets = TaskNetsState()
         self._readers: dict[int, LinkEvents] = {}
         self._nets: TaskNets | None = None
@@ -472,6 +474,7 @@ class Node:
             slot=sample.taken_at_ns // SLOT_NS,
             resolv_confs=self._resolv.confs,
             on_node=self._resolv.on_node,
+            conntrack=self._conntrack.read(),
         )
 
     def _findings(self) -> tuple[Finding, ...]:

@@ -10,6 +10,7 @@ import re
 from datetime import datetime
 from itertools import starmap
 
+from .conntrack_json import read_conntrack
 from .errors import SourceError
 from .model import (
     BASIS_CLASSES,
@@ -69,6 +70,7 @@ def from_json(document: object) -> Snapshot:
         slot=top.optional("slot", top.integer) if top.has("slot") else None,
         resolv_confs=read_resolv_confs(top),
         on_node=read_addresses(top, "on_node"),
+        conntrack=read_conntrack(top),
     )
 
 

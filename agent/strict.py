@@ -104,14 +104,18 @@ class Reader:
         for at, item in enumerate(self._list(key)):
             yield Reader(item, f"{self.place}.{key}[{at}]")
 
+    def inner(self, key: str) -> Reader:
+        """One object."""
+        return Reader(self._value(key), f"{self.place}.{key}")
+
     def named(self, key: str) -> dict[str, Reader]:
         """An object whose values are objects, by cleaned key."""
-        inner = Reader(self._value(key), f"{self.place}.{key}")
+        inner = self.inner(key)
         return {name: Reader(value, f"{inner.place}.{name}") for name, value in inner._cleaned()}
 
     def facts(self, key: str, limit: int) -> dict[str, float | int | str]:
         """An object whose values are finite numbers or text, by cleaned key."""
-        inner = Reader(self._value(key), f"{self.place}.{key}")
+        inner = self.inner(key)
         found: dict[str, float | int | str] = {}
         for name, value in inner._cleaned():
             if isinstance(value, str):
