@@ -222,6 +222,35 @@ def missing(container: Container, secret: Path) -> None:
     """Nothing is there."""
 
 
+_HANG = """
+import ctypes, os, time
+fd = os.open("/dev/fuse", os.O_RDWR)
+data = f"fd={fd},rootmode=100000,user_id=0,group_id=0,allow_other".encode()
+assert ctypes.CDLL(None).mount(b"hang", b"/etc/resolv.conf", b"fuse", 0, data) == 0
+open("/hangs", "w").close()
+time.sleep(600)
+"""
+PRIVILEGED = ("--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined",
+              "--security-opt", "seccomp=unconfined")  # fmt: skip
+
+
+def test_a_file_that_hangs_costs_itself_alone(lab: Lab) -> None:
+    """A file system of the container's own never answers: said once, and the agent ends."""
+    with running(lab, "hangs", *PRIVILEGED, "--device", "/dev/fuse") as bad:
+        command = ["/bin/sh", "-c", 'exec /usr/bin/python3 -c "$0" >/dev/null 2>&1 &', _HANG]
+        bad.exec(command)
+        wait_for(lambda: bad.exec(["test", "-e", "/hangs"], check=False).returncode == 0)
+        with Agent(lab) as agent, running(lab, "honest"):
+            wait_for(lambda: agent.total("eni53_agent_errors_total", stage="resolv.conf") == 1)
+            wait_for(lambda: set(confs(agent)) == {"honest"})
+            sent = bad.send("udp", "--to", vpc.RESOLVER, "--count", "50").sent
+            assert agent.settled(sent)["enis"][0]["packets"] >= sent
+            assert agent.total("eni53_agent_errors_total", stage="resolv.conf") == 1
+            began_s = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began_s < 10
+
+
 @pytest.mark.parametrize(
     "trap", [link_out, link_through_proc, fifo, sparse, folder, device, missing]
 )
@@ -230,8 +259,7 @@ def test_a_trap_leaks_nothing_and_counting_goes_on(
 ) -> None:
     """Unknown for that container; all others are read, and its packets are counted."""
     with (
-        running(lab, "trap", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined",
-                "--security-opt", "seccomp=unconfined") as bad,
+        running(lab, "trap", *PRIVILEGED) as bad,
         running(lab, "honest"),
     ):  # fmt: skip
         # Docker mounts its own there; other runtimes do not.

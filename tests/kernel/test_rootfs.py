@@ -6,6 +6,7 @@ cgroup this test is in, as the reader looks for one there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -20,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from eni53 import resolv_watch
+from eni53.gather import Place
 from eni53.inventory import rootfs
 from eni53.inventory.rootfs import process, read_in_root
-from eni53.model import ResolvConf
+from eni53.model import ResolvConf, Workload
 from eni53.resolv_look import Look, Target
+from eni53.resolv_watch import ResolvWatch
 
 HERE = Path("/proc/self/cgroup").read_text().splitlines()[-1]
 """A line of it; whoever this process starts is in there."""
@@ -45,26 +49,44 @@ class Jail:
         return self.root / "etc/resolv.conf"
 
 
-@pytest.fixture
-def jail(tmp_path: Path) -> Iterator[Jail]:
-    """Its /etc is empty."""
-    root = tmp_path / "root"
+@contextlib.contextmanager
+def jailed(root: Path, prepare: Callable[[Path], object] = lambda _: None) -> Iterator[Jail]:
+    """A process whose root is *root*, after it has done what *prepare* does."""
     (root / "etc").mkdir(parents=True)
     ready, told = os.pipe()
     pid = os.fork()
     if not pid:
         with contextlib.suppress(BaseException):
+            prepare(root)
             os.chroot(root)
             os.chdir("/")
             os.write(told, b"1")
             signal.pause()
         os._exit(0)
-    os.read(ready, 1)
-    yield Jail(root, pid)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(ready)
     os.close(told)
+    try:
+        assert os.read(ready, 1) == b"1"
+        yield Jail(root, pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+
+
+@pytest.fixture
+def jail(tmp_path: Path) -> Iterator[Jail]:
+    """Its /etc is empty."""
+    with jailed(tmp_path / "root") as jail:
+        yield jail
+
+
+def hanging_etc(root: Path) -> None:
+    """A file system of its own making on /etc, that never answers; gone with the process."""
+    assert _libc.unshare(0x00020000) == 0  # CLONE_NEWNS
+    assert _libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVATE
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    assert _libc.mount(b"hang", bytes(root / "etc"), b"fuse", 0, data) == 0
 
 
 def looked(jail: Jail, netns: int | None = 1, container_id: str = HERE) -> ResolvConf | None:
@@ -241,3 +263,34 @@ def test_a_kernel_without_the_call_is_told_from_a_file_that_says_so(
     assert done.wait(10)
     look.join()
     assert look.unsupported
+
+
+def test_a_file_system_that_hangs_costs_its_own_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: that thread waits in the kernel, and the other container is read."""
+    monkeypatch.setattr(resolv_watch, "HANGS_AFTER_S", 0.5)
+    failed: list[tuple[str, str]] = []
+    whose = [Workload("container", "", name) for name in ("bad", "good")]
+    with jailed(tmp_path / "bad", hanging_etc) as bad, jailed(tmp_path / "good") as good:
+        good.conf.write_bytes(GOOD)
+        places = [Place(jail.pid, 1, 1, None, host_network=False) for jail in (bad, good)]
+        running = [(HERE, workload, place) for workload, place in zip(whose, places, strict=True)]
+        watch = ResolvWatch(lambda: running, lambda *told: failed.append(told))
+
+        async def looks() -> None:
+            began_s = time.monotonic()
+            await watch.look()
+            assert time.monotonic() - began_s < 10
+            await watch.look()
+
+        asyncio.run(looks())
+        threads = [thread for thread in threading.enumerate() if thread.name == "resolv.conf"]
+        for thread in threads:
+            thread.join(1)  # the other one may be about to end
+        hung = [thread for thread in threads if thread.is_alive()]
+        assert len(hung) == 1
+    hung[0].join(10)
+    assert not hung[0].is_alive()
+    assert watch.confs == {whose[1]: SERVER}
+    assert failed == [("resolv.conf", "a container's file system hangs")]
