@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
-from .insight.cache import no_cache, short_ttl
+from .insight.prediction import no_cache, short_ttl
 from .insight.caches import cache_bypassed
+from .insight.conntrack import conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
+from .insight.resolv import cache_not_first, loopback_resolver, no_fallback
 from .insight.servers import cache_unreachable, dead_first_nameserver
 from .model import Finding, Snapshot
 
@@ -37,8 +39,17 @@ OF_ENIS: tuple[Callable[[Sequence[EniLook]], Iterator[Finding]], ...] = (cache_b
 OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
     uneven_enis,
     dead_first_nameserver,
+    loopback_resolver,
+    no_fallback,
 )
 """What is looked for in the last snapshot as a whole."""
+
+OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]], ...] = (
+    cache_not_first,
+    conntrack_full,
+    conntrack_insert_failed,
+)
+"""What is looked for in both snapshots as a whole; the first is None where counting began."""
 
 
 def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
@@ -53,10 +64,12 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
-        looks.append(EniLook.between(earlier, usage, seconds))
+        looks.append(EniLook.between(earlier, usage, seconds, last.resolv_confs))
         for find in OF_ENI:
             yield from find(looks[-1])
     for find_in_enis in OF_ENIS:
         yield from find_in_enis(looks)
     for find_in_node in OF_NODE:
         yield from find_in_node(last)
+    for find_in_both in OF_LOOKS:
+        yield from find_in_both(first, last, seconds)

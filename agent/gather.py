@@ -107,6 +107,15 @@ class Gather:
             i for i, k in self._known.items() if k.place is not None and k.workload is None
         )
 
+    @property
+    def running(self) -> tuple[tuple[str, Workload, Place], ...]:
+        """Those that have a name and a process: id, whose it is, where it is."""
+        return tuple(
+            (i, k.workload, k.place)
+            for i, k in self._known.items()
+            if k.workload is not None and k.place is not None
+        )
+
     def listed(self, source: str, found: tuple[tuple[Seen, Place | None], ...]) -> None:
         """These and no others of *source* are there; what only it knew of besides has ended."""
         there = {seen.id for seen, _ in found}

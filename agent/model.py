@@ -292,6 +292,50 @@ class Workload:
     container: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Conntrack:
+    """The kernel's table of connections, of the agent's network namespace.
+
+    Attributes:
+        entries: In use now.
+        limit: Room for so many; None: no limit.
+        insert_failed: Packets that lost the race for their place, since the agent attached; None
+            when that is not known.
+        dropped: Packets that were dropped for want of a place, those that lost the race among
+            them, likewise.
+    """
+
+    entries: int
+    limit: int | None
+    insert_failed: int | None
+    dropped: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """What a workload's own ``/etc/resolv.conf`` says.
+
+    Attributes:
+        nameservers: In the order in which they are asked; at least one, at most three.
+        search: Domains that are tried behind a name.
+        ndots: A name with fewer dots is tried with those first; None: not set, which means 1.
+        timeout: Seconds to wait for an answer; None: not set, which means 5.
+        attempts: Times each is asked; None: not set, which means 2.
+        flags: The options that are set, of rotate, single-request, single-request-reopen, no-aaaa
+            and use-vc.
+        listening: Those of its loopback nameservers that something listens on in its network
+            namespace; None: not known, or not looked at since it names none.
+    """
+
+    nameservers: tuple[str, ...]
+    search: tuple[str, ...] = ()
+    ndots: int | None = None
+    timeout: int | None = None
+    attempts: int | None = None
+    flags: tuple[str, ...] = ()
+    listening: tuple[str, ...] | None = None
+
+
 UNATTRIBUTED = Workload("unattributed")
 PENDING = Workload("unattributed", workload="pending")
 """Packets whose sender is known to the kernel, and whose name is still being looked up."""
@@ -511,6 +555,10 @@ class Snapshot:
         slot: Number of the slot that was in progress; None where that is not told.
         servers: Servers that workloads have fallen back from, the worst first; at most
             `fallbacks.MOST`.
+        resolv_confs: Of the containers here, as far as it could be read.
+        on_node: Nameservers of theirs that a process in the node's own network namespace listens
+            on: caches of this node.
+        conntrack: None where there is none, or it is not known.
     """
 
     node: str
@@ -522,3 +570,6 @@ class Snapshot:
     health: Health = field(default_factory=Health)
     slot: int | None = None
     servers: tuple[ServerAsked, ...] = ()
+    resolv_confs: Mapping[Workload, ResolvConf] = field(default_factory=dict)
+    on_node: tuple[str, ...] = ()
+    conntrack: Conntrack | None = None

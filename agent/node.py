@@ -21,6 +21,7 @@ from .findings import DropWatch, eni_findings, no_runtime, resolver_unknown
 from .gather import Gather, Placer
 from .interfaces import Interfaces
 from .inventory.cgroups import CgroupTree, find_root
+from .inventory.conntrack import ConntrackWatch
 from .inventory.links import LinkEvents, LinkTable
 from .inventory.workloads import Workloads
 from .kernel.child import CompilerChild
@@ -35,6 +36,7 @@ from .known_resolvers import KnownResolvers
 from .model import Finding, Health, Sample, Snapshot
 from .pipeline import Pipeline
 from .presence import take_lock
+from .resolv_watch import ResolvWatch
 from .sources import Sources
 from .tasknets import TaskNets
 from .threads import Threads
@@ -65,6 +67,7 @@ class Node:
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
         self._drops = DropWatch()
+        self._conntrack = ConntrackWatch()
         self._names = EniNames(config.runtime.imds, self._faults)
         self._interfaces = Interfaces(
             self._threads,
@@ -115,6 +118,7 @@ class Node:
             self._interfaces.cni_says,
             self._interfaces.pods_say,
         )
+        self._resolv = ResolvWatch(lambda: self._gather.running, self._faults.failed)
         self._table = await self._threads.on_netlink(LinkTable)
         self._closers.append(lambda: self._threads.on_netlink_wait(self._table.close))
         # First, for it is the most common mistake and answers at once.
@@ -128,6 +132,7 @@ class Node:
         self._faults.speak()
         self._threads.spawn(self._interfaces.resync_for_ever())
         self._threads.spawn(self._interfaces.read_allowances())
+        self._threads.spawn(self._resolv.run())
         if self._names.configured and self._names.facts is None:
             self._threads.spawn(self._await_imds())
 
@@ -252,6 +257,9 @@ class Node:
             health=self._health(sample),
             slot=sample.taken_at_ns // SLOT_NS,
             servers=self._pipeline.servers,
+            resolv_confs=self._resolv.confs,
+            on_node=self._resolv.on_node,
+            conntrack=self._conntrack.read(),
         )
 
     def _findings(self) -> tuple[Finding, ...]:

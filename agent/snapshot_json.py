@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from .conntrack_json import conntrack_to_json
 from .model import (
     Alert,
     Count,
@@ -22,6 +23,7 @@ from .model import (
     Snapshot,
     WorkloadUsage,
 )
+from .resolv_json import resolv_confs_to_json
 from .snapshot_reader import (
     MAX_LABEL,
     MAX_PATH,
@@ -58,6 +60,9 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "enis": [_eni(usage) for usage in snapshot.enis],
         "findings": [finding_to_json(finding) for finding in snapshot.findings],
         "servers": [_server(asked) for asked in snapshot.servers],
+        "resolv_confs": resolv_confs_to_json(snapshot.resolv_confs),
+        "conntrack": conntrack_to_json(snapshot.conntrack),
+        "on_node": [clean(address) for address in snapshot.on_node],
     }
 
 

@@ -10,6 +10,7 @@ import re
 from datetime import datetime
 from itertools import starmap
 
+from .conntrack_json import read_conntrack
 from .errors import SourceError
 from .model import (
     BASIS_CLASSES,
@@ -27,6 +28,7 @@ from .model import (
     Workload,
     WorkloadUsage,
 )
+from .resolv_json import read_addresses, read_resolv_confs
 from .strict import Reader
 
 VERSION = 1
@@ -70,6 +72,9 @@ def from_json(document: object) -> Snapshot:
         findings=tuple(finding_from_json(finding) for finding in top.objects("findings")),
         slot=top.optional("slot", top.integer) if top.has("slot") else None,
         servers=tuple(map(_read_server, top.objects("servers"))) if top.has("servers") else (),
+        resolv_confs=read_resolv_confs(top),
+        on_node=read_addresses(top, "on_node"),
+        conntrack=read_conntrack(top),
     )
 
 

@@ -70,6 +70,15 @@ class Reader:
         items = enumerate(self._list(key))
         return tuple(_number(item, f"{self.place}.{key}[{at}]") for at, item in items)
 
+    def texts(self, key: str, most: int, limit: int = MAX_NAME) -> tuple[str, ...]:
+        """A list of lines of text, cleaned, of which the first *most* are taken."""
+        found = []
+        for at, item in enumerate(self._list(key)[:most]):
+            if not isinstance(item, str):
+                raise _wrong(f"{self.place}.{key}[{at}]", "text", item)
+            found.append(clean(item, limit))
+        return tuple(found)
+
     def counts(self, key: str) -> tuple[int | None, ...]:
         """A list of whole numbers from 0 to 2^64, or null where it is not known."""
         items = enumerate(self._list(key))
@@ -95,9 +104,13 @@ class Reader:
         for at, item in enumerate(self._list(key)):
             yield Reader(item, f"{self.place}.{key}[{at}]")
 
+    def inner(self, key: str) -> Reader:
+        """One object."""
+        return Reader(self._value(key), f"{self.place}.{key}")
+
     def named(self, key: str) -> dict[str, Reader]:
         """An object whose values are objects, by cleaned key."""
-        inner = Reader(self._value(key), f"{self.place}.{key}")
+        inner = self.inner(key)
         return {name: Reader(value, f"{inner.place}.{name}") for name, value in inner._cleaned()}
 
     def amounts(self, key: str) -> dict[str, float]:
@@ -107,7 +120,7 @@ class Reader:
 
     def facts(self, key: str, limit: int) -> dict[str, float | int | str]:
         """An object whose values are finite numbers or text, by cleaned key."""
-        inner = Reader(self._value(key), f"{self.place}.{key}")
+        inner = self.inner(key)
         found: dict[str, float | int | str] = {}
         for name, value in inner._cleaned():
             if isinstance(value, str):

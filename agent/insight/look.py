@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from ..model import DNS_CLASSES, EniUsage, WorkloadUsage
+from ..model import DNS_CLASSES, EniUsage, ResolvConf, Workload, WorkloadUsage
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
@@ -21,6 +21,7 @@ class EniLook:
         seconds: Between the two; above 0.
         names: Queries a second by (name, type), of the names that the last snapshot tells.
         queries: Packets a second to port 53.
+        confs: What workloads' resolv.conf files say, as far as known.
     """
 
     usage: EniUsage
@@ -28,12 +29,29 @@ class EniLook:
     seconds: float
     names: Mapping[tuple[str, str], float]
     queries: float
+    confs: Mapping[Workload, ResolvConf] = field(default_factory=dict)
 
     @classmethod
-    def between(cls, before: EniUsage | None, usage: EniUsage, seconds: float) -> EniLook:
+    def between(
+        cls,
+        before: EniUsage | None,
+        usage: EniUsage,
+        seconds: float,
+        confs: Mapping[Workload, ResolvConf] | None = None,
+    ) -> EniLook:
         """The look from *before* to *usage*, *seconds* later."""
         look = cls(usage, before, seconds, _name_rates(before, usage, seconds), 0.0)
-        return cls(usage, before, seconds, look.names, look.class_pps(DNS_CLASSES))
+        return cls(usage, before, seconds, look.names, look.class_pps(DNS_CLASSES), confs or {})
+
+    def names_by_workload(self) -> Iterator[tuple[Workload, Mapping[tuple[str, str], float]]]:
+        """As `names`, of each row: those that each asked for most."""
+        earlier = self.before.workloads if self.before is not None else ()
+        before = {(row.workload, row.via): row for row in earlier}
+        for row in self.usage.workloads:
+            rates = _name_rates(before.get((row.workload, row.via)), row, self.seconds)
+            if self.before is not None and (row.workload, row.via) not in before:
+                rates = {(name.name, name.type): name.pps for name in row.names}
+            yield row.workload, rates
 
     @property
     def label(self) -> str:
@@ -80,7 +98,7 @@ def _packets(usage: EniUsage | None, classes: tuple[str, ...]) -> int:
 
 
 def _name_rates(
-    before: EniUsage | None, now: EniUsage, seconds: float
+    before: EniUsage | WorkloadUsage | None, now: EniUsage | WorkloadUsage, seconds: float
 ) -> dict[tuple[str, str], float]:
     """Queries a second by (name, type).
 

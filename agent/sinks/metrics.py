@@ -29,6 +29,7 @@ from ..model import (
     Workload,
 )
 from ..text import clean
+from .conntrack_metrics import conntrack_families
 
 _ENI = ("eni", "mac", "interface")
 _WORKLOAD = ("kind", "namespace", "workload", "container")
@@ -57,6 +58,7 @@ class SnapshotCollector(Collector):
         yield from _eni_families(snapshot.enis)
         yield from _workload_families(snapshot)
         yield from _answer_families(snapshot.enis)
+        yield from conntrack_families(snapshot.conntrack)
         yield from _agent_families(snapshot.health)
 
 

@@ -13,7 +13,7 @@ from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import Workloads
 from eni53.kernel.layout import TASK_DEV
 from eni53.ledger import ENDED_AFTER_S
-from eni53.model import PENDING, AskedKey, Eni, EniUsage, Question, SenderKey, Workload
+from eni53.model import PENDING, Eni, EniUsage, Question, SenderKey, Workload
 from eni53.pipeline import Pipeline
 
 from tests.fixtures.samples import CELL, ENI, Kernel, container, task
@@ -224,7 +224,7 @@ def test_names_are_charged_to_the_same_account(node: Node) -> None:
     node.send(3)
     node.now_s += 1
     sample = node.kernel.sample(node.now_s)
-    asked = {AskedKey(5, node.key()): 3, AskedKey(6, node.key(ASKER)): LEAST_SERVED}
+    asked = {node.key(): {5: 3}, node.key(ASKER): {6: LEAST_SERVED}}
     reads = {5: Question("root-hints.test", "NS"), 6: Question("wanted.test", "A")}
     sample = replace(sample, asked=asked, questions=reads)
     _, (usage,) = node.pipeline.update(sample, node.veths, since_start=False, last=False)
