@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
-from .insight.prediction import no_cache, short_ttl
 from .insight.caches import cache_bypassed
 from .insight.conntrack import conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
+from .insight.prediction import no_cache, short_ttl
 from .insight.resolv import cache_not_first, loopback_resolver, no_fallback
 from .insight.servers import cache_unreachable, dead_first_nameserver
 from .model import Finding, Snapshot

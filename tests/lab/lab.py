@@ -120,6 +120,12 @@ class Lab(Kubernetes):
         argv = [*in_netns(self.vpc_ns), *argv]
         return run(argv, env=environment(self.id), check=check, timeout=timeout)
 
+    def vpc_popen(self, argv: Sequence[str]) -> subprocess.Popen[str]:
+        """Start *argv* beside the VPC's services; the lab ends it if it is not over by then."""
+        process = popen([*in_netns(self.vpc_ns), *argv], environment(self.id), None)
+        self._started.append(process)
+        return process
+
     def send(self, *args: str, timeout: float = 60) -> Sent:
         """Run the sender in the node: ``send("udp", "--to", ADDRESS, "--count", "10")``."""
         return load.parse_sent(self.node_exec(sender(*args), timeout=timeout).stdout)
