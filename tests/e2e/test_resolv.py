@@ -277,3 +277,14 @@ def test_a_trap_leaks_nothing_and_counting_goes_on(
     assert LEAKED not in text and "secret" not in text
     assert sum(row["packets"] for row in snapshot["enis"][0]["workloads"]
                if row["workload"] == "trap") == sent  # fmt: skip
+
+
+def test_the_capabilities_it_asks_for_are_enough(lab: Lab) -> None:
+    """Those of docs/wirings.md, as in the chart; the file is another's."""
+    caps = "-all,+bpf,+net_admin,+perfmon,+sys_ptrace"
+    wrap = ("setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", "--no-new-privs")
+    with (
+        running(lab, "web", "--user", "1000", "--dns", "127.0.0.1"),
+        Agent(lab, wrap=wrap) as agent,
+    ):
+        wait_for(lambda: confs(agent).get("web", {}).get("listening") == [])

@@ -33,6 +33,8 @@ USUAL = (
     "tests/kernel/test_origin.py::test_without_a_free_tag_packets_are_counted_all_the_same",
     "tests/kernel/test_packets.py",
     "tests/kernel/test_parse.py",
+    "tests/kernel/test_rootfs.py::test_a_plain_file_and_links_within_its_root",
+    "tests/kernel/test_rootfs.py::test_a_trap_tells_nothing_and_holds_up_nobody",
     "tests/kernel/test_sweeps.py::test_cut_at_every_length",
     "tests/kernel/test_task_enis.py",
     "tests/kernel/test_trunk.py",
