@@ -40,11 +40,13 @@ class Remedy:
     Attributes:
         summary: A line for the list.
         files: Its templates, each with the name it has where it is used.
+        flags: Those that it has a use for.
         values: Finds what the templates ask for, and what the header tells of it.
     """
 
     summary: str
     files: Mapping[str, str]
+    flags: frozenset[str]
     values: Callable[[Config, Given], tuple[_Values, _Facts]]
 
 
@@ -129,19 +131,30 @@ def _nodelocal(config: Config, given: Given) -> tuple[_Values, _Facts]:
 
 _TASK, _SERVICE, _APPLICATION = "task-definition.yaml", "service.yaml", "application.yaml"
 _DAEMON = {name: name for name in (_TASK, _SERVICE, _APPLICATION)}
+_ON_BRIDGE = frozenset({"--resolver", "--gateway", "--image", "--no-fallback"})
 REMEDIES = {
     "dnsmasq-ecs": Remedy(
-        "ECS on EC2, tasks in bridge mode: dnsmasq as a daemon service", _DAEMON, _dnsmasq
+        "ECS on EC2, tasks in bridge mode: dnsmasq as a daemon service",
+        _DAEMON,
+        _ON_BRIDGE,
+        _dnsmasq,
     ),
     "unbound-ecs": Remedy(
-        "the same with unbound: keeps every type of record, has statistics", _DAEMON, _unbound
+        "the same with unbound: keeps every type of record, has statistics",
+        _DAEMON,
+        _ON_BRIDGE,
+        _unbound,
     ),
     "unbound-awsvpc": Remedy(
-        "ECS tasks in awsvpc mode, EC2 and Fargate: unbound as a sidecar", {_TASK: _TASK}, _sidecar
+        "ECS tasks in awsvpc mode, EC2 and Fargate: unbound as a sidecar",
+        {_TASK: _TASK},
+        _ON_BRIDGE - {"--gateway"},
+        _sidecar,
     ),
     "nodelocaldns-eks": Remedy(
         "EKS: NodeLocal DNSCache on 169.254.20.10",
         {"nodelocaldns.yaml": "nodelocaldns.yaml"},
+        frozenset({"--resolver", "--cluster-ip", "--cluster-domain", "--ipvs", "--image"}),
         _nodelocal,
     ),
     "dnsmasq-host": Remedy(
@@ -151,6 +164,7 @@ REMEDIES = {
             "eni53-dns-cache.service": "etc/systemd/system/eni53-dns-cache.service",
             "resolved.conf": "etc/systemd/resolved.conf.d/eni53-dns-cache.conf",
         },
+        _ON_BRIDGE - {"--image"},
         _host,
     ),
 }
@@ -166,7 +180,8 @@ def run(config: Config, name: str | None, given: Given, output: str) -> int:
         output: A directory, or ``-``: everything on stdout.
 
     Raises:
-        UsageError: No such remedy, a wrong value, or files that are there already.
+        UsageError: No such remedy, a flag that it has no use for, a wrong value, or files that are
+            there already.
         NeedError: A value that cannot be found on this node.
     """
     if name is None:
@@ -177,6 +192,10 @@ def run(config: Config, name: str | None, given: Given, output: str) -> int:
         return 0
     if name not in REMEDIES:
         raise UsageError(f"no remedy {clean(name, 40)!r}: there are {', '.join(REMEDIES)}")
+    # What is given and then not used would look as if it had been.
+    useless = [flag for flag in given.flags if flag not in REMEDIES[name].flags]
+    if useless:
+        raise UsageError(f"{', '.join(useless)}: {name} has no use for it")
     header, files = rendered(config, name, given)
     if output == "-":
         print(header, end="")

@@ -46,6 +46,20 @@ class Given:
     ipvs: bool = False
     fallback: bool = True
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """As they are written, those that say anything."""
+        said = {
+            "--resolver": self.resolver is not None,
+            "--gateway": self.gateway is not None,
+            "--cluster-ip": self.cluster_ip is not None,
+            "--cluster-domain": self.cluster_domain is not None,
+            "--image": self.image is not None,
+            "--ipvs": self.ipvs,
+            "--no-fallback": not self.fallback,
+        }
+        return tuple(flag for flag, is_said in said.items() if is_said)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

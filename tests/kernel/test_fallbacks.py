@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -192,12 +193,14 @@ def test_other_names_types_and_workloads_are_other_lookups(client: Client) -> No
 
 def test_a_flood_is_followed_a_few_times_a_second(client: Client) -> None:
     """Ten a second; the rest costs one look into an array."""
+    began_s = time.monotonic()
     for number in range(3000):
         client.ask(DEAD, f"{number}.example.com", identity=number)
         if number % 10 == 9:
             client.wait(0.01)
+    seconds = 3 + time.monotonic() - began_s
     queries, fallbacks, _ = client.seen()
-    assert 20 <= queries <= 45
+    assert 20 <= queries <= 10 * seconds + 1
     assert fallbacks == 0
 
 

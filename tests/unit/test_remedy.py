@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,11 +294,47 @@ def test_nothing_given_reaches_a_file_unread(
     """One clear line that names the flag, exit code 2, and nothing on stdout."""
     monkeypatch.setenv("ENI53_RUNTIME_IMDS", "")
     usual = {"--resolver": "10.0.0.2", "--gateway": "172.17.0.1", "--cluster-ip": "172.20.0.10"}
+    usual = {key: text for key, text in usual.items() if key in remedy.REMEDIES[name].flags}
     argv = [f"{key}={text}" for key, text in (usual | {flag: value}).items()]
     assert cli.main(["remedy", name, *argv]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"eni53: {flag} ") and err.count("\n") == 1
     assert err.rstrip("\n").isprintable() and len(err) < 250
+
+
+FLAGS = {
+    "--resolver": "10.9.0.2",
+    "--gateway": "192.168.99.1",
+    "--cluster-ip": "10.100.0.10",
+    "--cluster-domain": "corp.example",
+    "--image": "registry.example/cache:1",
+    "--ipvs": "",
+    "--no-fallback": "",
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("name", remedy.REMEDIES)
+def test_a_flag_changes_what_is_printed_or_is_refused(
+    name: str, flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is taken and ignored, none refused that would have done something."""
+    monkeypatch.setenv("ENI53_RUNTIME_IMDS", "")
+    usual = {"--resolver": "10.0.0.2", "--gateway": "172.17.0.1", "--cluster-ip": "172.20.0.10"}
+    usual = {key: text for key, text in usual.items() if key in remedy.REMEDIES[name].flags}
+
+    def printed(said: dict[str, str]) -> tuple[int, str, str]:
+        argv = [f"{key}={text}" if text else key for key, text in said.items()]
+        return (cli.main(["remedy", name, *argv]), *capsys.readouterr())
+
+    code, plain, err = printed(usual)
+    assert (code, err) == (0, "")
+    code, out, err = printed(usual | {flag: FLAGS[flag]})
+    if flag in remedy.REMEDIES[name].flags:
+        assert (code, err) == (0, "")
+        assert out != plain
+    else:
+        assert (code, out, err) == (2, "", f"eni53: {flag}: {name} has no use for it\n")
 
 
 def test_without_a_name_it_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -364,17 +401,18 @@ def test_the_bridge_is_found_or_dockers_default(monkeypatch: pytest.MonkeyPatch)
 def test_files_are_written_and_never_over_others(tmp_path: Path) -> None:
     """Each with the header, under its own path; a second time is refused before anything."""
     target = tmp_path / "new"
-    assert remedy.run(CONFIG, "dnsmasq-host", GIVEN, str(target)) == 0
+    given = replace(GIVEN, cluster_ip=None)
+    assert remedy.run(CONFIG, "dnsmasq-host", given, str(target)) == 0
     written = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
     assert written == sorted(files("dnsmasq-host"))
     conf = target / "etc/eni53/dns-cache.conf"
     assert conf.read_text().startswith("# eni53 remedy dnsmasq-host")
     (target / written[0]).unlink()
     with pytest.raises(UsageError, match="is there already"):
-        remedy.run(CONFIG, "dnsmasq-host", GIVEN, str(target))
+        remedy.run(CONFIG, "dnsmasq-host", given, str(target))
     assert not (target / written[0]).exists()
     with pytest.raises(UsageError, match="cannot write"):
-        remedy.run(CONFIG, "dnsmasq-host", GIVEN, "/proc/nowhere")
+        remedy.run(CONFIG, "dnsmasq-host", given, "/proc/nowhere")
 
 
 def test_the_page_has_all_of_them() -> None:
