@@ -8,26 +8,29 @@ from typing import overload
 
 from .model import NameRate, Question
 
-Asked = dict[int, tuple[int, int]]
-"""By hash of name and type: queries in the window, and since known."""
+Looks = list[tuple[Mapping[int, int], Mapping[int, int]]]
+"""By hash of name and type: what was asked for in the window, and what some of it stood at before.
+
+In as many pieces as there are senders; what a later one stood at has the earlier ones in it.
+"""
 
 
 class TopNames(Sequence[NameRate]):
     """Busiest first; equals by name.
 
     Args:
-        asked: What was asked for. Nobody changes it any more.
+        looks: What was asked for. Nobody changes it any more.
         reads: How names read; one that has not been told yet is left out.
         most: How many are shown.
         window_s: Seconds that the window covers.
     """
 
-    __slots__ = ("_asked", "_made", "_most", "_reads", "_window_s")
+    __slots__ = ("_looks", "_made", "_most", "_reads", "_window_s")
 
     def __init__(
-        self, asked: Asked, reads: Mapping[int, Question], most: int, window_s: float
+        self, looks: Looks, reads: Mapping[int, Question], most: int, window_s: float
     ) -> None:
-        self._asked = asked
+        self._looks = looks
         self._reads = reads
         self._most = most
         self._window_s = window_s
@@ -40,14 +43,20 @@ class TopNames(Sequence[NameRate]):
         return self._made
 
     def _make(self) -> tuple[NameRate, ...]:
+        recent: dict[int, int] = {}
+        total: dict[int, int] = {}
+        for asked, earlier in self._looks:
+            for question, queries in asked.items():
+                recent[question] = recent.get(question, 0) + queries
+                total[question] = earlier.get(question, 0) + queries
         told = (
-            (-recent, -total, read.name, read.type)
-            for question, (recent, total) in self._asked.items()
+            (-lately, -total[question], read.name, read.type)
+            for question, lately in recent.items()
             if (read := self._reads.get(question)) is not None and read.name
         )
         return tuple(
-            NameRate(name, kind, -recent / self._window_s, -total)
-            for recent, total, name, kind in heapq.nsmallest(self._most, told)
+            NameRate(name, kind, -lately / self._window_s, -packets)
+            for lately, packets, name, kind in heapq.nsmallest(self._most, told)
         )
 
     @overload
