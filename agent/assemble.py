@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .ledger import Account, Cell, Ledger, Row
 from .model import (
@@ -14,6 +14,7 @@ from .model import (
     Eni,
     EniCounters,
     EniUsage,
+    NameRate,
     Slot,
     WorkloadUsage,
 )
@@ -65,9 +66,14 @@ def eni_usage(
     total, lately = _by_class(totals), _by_class(recent)
     on_basis = _on_basis(lately, view.basis)
     rows = (
-        replace(
-            _workload_usage(account, row, view.basis, on_basis, window_s, since_start),
-            names=questions.of_account(place, account, window_s, since_start=since_start),
+        _workload_usage(
+            account,
+            row,
+            view.basis,
+            on_basis,
+            window_s,
+            questions.of_account(place, account, window_s, since_start=since_start),
+            since_start=since_start,
         )
         for account, row in ledger.rows.get(place, {}).items()
     )
@@ -107,7 +113,14 @@ def eni_usage(
 
 
 def _workload_usage(
-    account: Account, row: Row, basis: str, on_basis: int, window_s: float, since_start: bool
+    account: Account,
+    row: Row,
+    basis: str,
+    on_basis: int,
+    window_s: float,
+    names: Sequence[NameRate],
+    *,
+    since_start: bool,
 ) -> WorkloadUsage:
     workload, via = account
     total = _by_class(row.packets)
@@ -124,6 +137,7 @@ def _workload_usage(
         },
         cgroup=path,
         cgroup_id=cgroup_id,
+        names=names,
     )
 
 

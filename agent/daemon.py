@@ -22,6 +22,7 @@ from .sinks.http import HttpDoor, View
 TICK_S = 1.0
 _UNHEALTHY_AFTER_S = 10.0
 _SOONEST_S = 0.1
+_GC_EVERY = 10_000
 
 
 class Daemon:
@@ -76,6 +77,8 @@ class Daemon:
             # What is there now stays: not to be looked through at every collection from here on.
             gc.collect()
             gc.freeze()
+            # A tick makes some thousand objects, and they go by themselves with the next.
+            gc.set_threshold(_GC_EVERY)
             await self._tick_until_stopped(node)
         finally:
             if self._looking is not None:

@@ -187,7 +187,9 @@ class Ledger:
             return
         accounts = self.rows.setdefault(eni, {})
         account = (self._admit(owner.workload), via)
-        row = accounts.setdefault(account, Row())
+        row = accounts.get(account)
+        if row is None:
+            row = accounts[account] = Row()
         row.packets[cell] += packets
         row.recent[cell] += recent
         row.active_at_s = now_s
@@ -255,9 +257,9 @@ class Ledger:
 
     def _end_rows(self, now_s: float) -> None:
         for eni, accounts in self.rows.items():
-            for account in list(accounts):
-                row, workload = accounts[account], account[0]
-                if workload in _NEVER_END or now_s - row.active_at_s < ENDED_AFTER_S:
+            for account, row in list(accounts.items()):
+                workload = account[0]
+                if now_s - row.active_at_s < ENDED_AFTER_S or workload in _NEVER_END:
                     continue
                 if not self._alive(workload):
                     ended = self.ended.setdefault(eni, _cells())

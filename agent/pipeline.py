@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from .alerts import EniState, Levels
 from .assemble import EniView, eni_usage
@@ -15,7 +17,7 @@ from .inventory.cgroups import CgroupTree
 from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
-from .model import Branch, Eni, EniUsage, FallbackKey, Sample, ServerAsked, Workload
+from .model import Branch, Eni, EniUsage, FallbackKey, Sample, ServerAsked, Slot, Workload
 from .questions import Questions
 from .rates import WindowTracker
 from .sent import SentLedger
@@ -228,7 +230,7 @@ class Pipeline:
         basis = self._config.limit.basis
         counters = sample.enis.get(place)
         now_slot = sample.taken_at_ns // SLOT_NS
-        slots = tuple(s for s in counters.slots if s.number < now_slot) if counters else ()
+        slots = _before(now_slot, counters.slots) if counters else ()
         windows = followed.tracker.update(slots, now_slot)
         # A window in progress that has reached a level: it is not in the ring's whole windows yet.
         crossed = float(self._crossed.get(place, 0))
@@ -258,6 +260,11 @@ class Pipeline:
             return any(map(self._alive, self._caches.behind(workload)))
         # Services of the host are few, and start again under the same name.
         return workload.kind == "host" or self._workloads.is_running(workload)
+
+
+def _before(number: int, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+    """Those of *slots*, which are in order, that have ended before *number* begins."""
+    return slots[: bisect_left(slots, number, key=attrgetter("number"))]
 
 
 def _host_first(item: tuple[EniId, _Followed]) -> tuple[bool, EniId]:

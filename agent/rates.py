@@ -93,10 +93,10 @@ class WindowTracker:
                 in its place; such slots are counted in `missed_slots` and taken as empty.
             now_slot: Number of the slot in progress when the read began.
         """
-        values = {slot.number: slot for slot in slots}
+        self._skip_silence(now_slot)
+        values = {slot.number: slot for slot in slots if slot.number >= self._next}
         in_place = {number % RING_SLOTS: number for number in values}
         fresh: dict[str, float] = {"linklocal": 0.0, "dns": 0.0}
-        self._skip_silence(now_slot)
         for number in range(self._next, now_slot):
             slot = values.get(number)
             self.missed_slots += in_place.get(number % RING_SLOTS, 0) > number

@@ -8,32 +8,35 @@ from typing import overload
 
 from .model import Answer, NameRate, Question
 
-Asked = dict[int, tuple[int, int]]
-"""By hash of name and type: queries in the window, and since known."""
+Looks = list[tuple[Mapping[int, int], Mapping[int, int]]]
+"""By hash of name and type: what was asked for in the window, and what some of it stood at before.
+
+In as many pieces as there are senders; what a later one stood at has the earlier ones in it.
+"""
 
 
 class TopNames(Sequence[NameRate]):
     """Busiest first; equals by name.
 
     Args:
-        asked: What was asked for. Nobody changes it any more.
+        looks: What was asked for. Nobody changes it any more.
         reads: How names read; one that has not been told yet is left out.
         answer_of: What came back for a question, by its hash: as of when somebody looks.
         most: How many are shown.
         window_s: Seconds that the window covers.
     """
 
-    __slots__ = ("_answer_of", "_asked", "_made", "_most", "_reads", "_window_s")
+    __slots__ = ("_answer_of", "_looks", "_made", "_most", "_reads", "_window_s")
 
     def __init__(
         self,
-        asked: Asked,
+        looks: Looks,
         reads: Mapping[int, Question],
         answer_of: Callable[[int], Answer | None],
         most: int,
         window_s: float,
     ) -> None:
-        self._asked = asked
+        self._looks = looks
         self._reads = reads
         self._answer_of = answer_of
         self._most = most
@@ -47,14 +50,20 @@ class TopNames(Sequence[NameRate]):
         return self._made
 
     def _make(self) -> tuple[NameRate, ...]:
+        recent: dict[int, int] = {}
+        total: dict[int, int] = {}
+        for asked, earlier in self._looks:
+            for question, queries in asked.items():
+                recent[question] = recent.get(question, 0) + queries
+                total[question] = earlier.get(question, 0) + queries
         told = (
-            (-recent, -total, read.name, read.type, question)
-            for question, (recent, total) in self._asked.items()
+            (-lately, -total[question], read.name, read.type, question)
+            for question, lately in recent.items()
             if (read := self._reads.get(question)) is not None and read.name
         )
         return tuple(
-            NameRate(name, kind, -recent / self._window_s, -total, self._answer_of(question))
-            for recent, total, name, kind, question in heapq.nsmallest(self._most, told)
+            NameRate(name, kind, -lately / self._window_s, -packets, self._answer_of(question))
+            for lately, packets, name, kind, question in heapq.nsmallest(self._most, told)
         )
 
     @overload

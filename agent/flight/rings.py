@@ -111,11 +111,12 @@ class EniRing:
 
     def take_slots(self, slots: Iterable[Slot], known_from: int, now: int) -> None:
         """The slots before *now*; what lies before *known_from* and was not seen is unknown."""
-        for number in range(max(self._next, now - KEPT_SLOTS), now):
+        first = max(self._next, now - KEPT_SLOTS)
+        for number in range(first, now):
             nothing = 0 if number >= known_from else _UNKNOWN
             self._linklocal[number % KEPT_SLOTS] = self._dns[number % KEPT_SLOTS] = nothing
         for slot in slots:
-            if max(self._next, now - KEPT_SLOTS) <= slot.number < now:
+            if first <= slot.number < now:
                 at = slot.number % KEPT_SLOTS
                 self._linklocal[at] = _fitting(slot.linklocal)
                 self._dns[at] = _fitting(slot.dns)

@@ -18,6 +18,7 @@ PAUSE = "~internal~ecs~pause"
 
 _MAX_ENDED = 1024
 _MAX_ENDED_TOGETHER = 64  # in one namespace: a pod's container may crash for days
+_MAX_OWNERS = 64  # remembered of one namespace: anybody in it may make cgroups
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,32 @@ class _Namespace:
     def __init__(self) -> None:
         self.running: dict[str, Container] = {}
         self.ended: dict[str, Container] = {}
+        self._owners: dict[int | None, Owner] = {}
+
+    def enter(self, container: Container) -> None:
+        """One runs in it."""
+        self.ended.pop(container.id, None)
+        self.running[container.id] = container
+        self._owners.clear()
+
+    def leave(self, container: Container) -> bool:
+        """One has ended; False when it was not in it."""
+        if self.running.pop(container.id, None) is None:
+            return False
+        _keep(self.ended, container, _MAX_ENDED_TOGETHER)
+        self._owners.clear()
+        return True
 
     def owner(self, cgroup_id: int | None) -> Owner:
         """Whose it is; with the container when the cgroup, or being the only one, tells it."""
+        owner = self._owners.get(cgroup_id)  # each tick asks for the same ones
+        if owner is None:
+            if len(self._owners) >= _MAX_OWNERS:
+                self._owners.clear()
+            owner = self._owners[cgroup_id] = self._find_owner(cgroup_id)
+        return owner
+
+    def _find_owner(self, cgroup_id: int | None) -> Owner:
         for member in (*self.running.values(), *self.ended.values()):
             if cgroup_id and member.cgroup_id == cgroup_id and not _only_holds(member):
                 return Owner(member.workload, member.cgroup, member.cgroup_id)
@@ -117,8 +141,7 @@ class Workloads:
             container.id not in namespace.running and self._lost_its_veths(namespace)
         ):
             namespace = self._namespaces[container.netns] = _Namespace()
-        namespace.ended.pop(container.id, None)
-        namespace.running[container.id] = container
+        namespace.enter(container)
         for ifindex, nsid in self._veth_nsid.items():
             if nsid == container.netns_id:
                 self._behind[ifindex] = namespace
@@ -132,9 +155,8 @@ class Workloads:
         self._names += Counter()  # drops what is zero
         _keep(self._ended, container, _MAX_ENDED, self._forget_cgroup)
         namespace = self._namespaces.get(container.netns or 0)
-        if namespace is None or namespace.running.pop(container_id, None) is None:
+        if namespace is None or not namespace.leave(container):
             return
-        _keep(namespace.ended, container, _MAX_ENDED_TOGETHER)
         if not namespace.running and container.netns is not None:
             # Whoever gets this inode next starts a life of its own; veths still lead to this one.
             del self._namespaces[container.netns]

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from ..model import CLASSES, PROTOCOLS, Question, SenderKey
+from ..model import Question, SenderKey
 from . import bpf, layout
 from .loader import Loaded
 from .ring import Ring
+from .senders import SenderKeys
 from .told import Told
 
 IDLE_LOOKS = 3  # the agent keeps what it has read: a name that comes back begins anew here alone
 _KEY, _VALUE = layout.ASKED_KEY.packer, layout.ASKED.packer
-_PARTS = struct.Struct(f"=Q{_KEY.size - 8}s")  # of a key: hash, and who asked
+_PARTS = struct.Struct(f"=Q{_KEY.size - 8}s")  # of a key: hash, and who asked, as a sender's key
 _WORDS = _VALUE.size // 8  # of a value; the first is how many queries
 _CROWDED = 0.75
 
@@ -34,9 +35,10 @@ class Asked:
 
     Args:
         loaded: The programs, and their maps.
+        senders: Their keys.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, senders: SenderKeys) -> None:
         self._fd = loaded.maps["asked"]
         self._room = loaded.max_entries["asked"]
         self._ring = Ring(
@@ -45,7 +47,7 @@ class Asked:
         self._queries: dict[bytes, int] = {}  # at the last look, by packed key
         self._risen: dict[bytes, int] = {}  # the look at which it rose last
         self._looks = 0
-        self._senders: dict[bytes, SenderKey] = {}
+        self._senders = senders
         self._told = Told()
 
     @property
@@ -71,37 +73,27 @@ class Asked:
     def _look(self) -> dict[SenderKey, ByHash]:
         """Take every row of the kernel's in."""
         asked: dict[bytes, ByHash] = {}
-        for packed, queries in self._rows():
-            before = self._queries.get(packed)
-            if queries == before:
-                continue
+        for packed, queries in self._changed():
+            before = self._queries.get(packed, 0)
             self._queries[packed] = queries
             self._risen[packed] = self._looks
             # One that fell was removed, and has begun again.
-            rise = queries if before is None or queries < before else queries - before
+            rise = queries - before if queries >= before else queries
             if rise:
                 question, sender = _PARTS.unpack(packed)
                 asked.setdefault(sender, {})[question] = rise
-        return {self._sender(sender): names for sender, names in asked.items()}
+        return {self._senders.of(sender): names for sender, names in asked.items()}
 
-    def _rows(self) -> Iterator[tuple[bytes, int]]:
-        size = _KEY.size
+    def _changed(self) -> list[tuple[bytes, int]]:
+        """(packed key, queries) of the rows that are not as they were."""
+        changed: list[tuple[bytes, int]] = []
+        size, known = _KEY.size, self._queries.get
         for keys, values in bpf.map_items(self._fd, size, _VALUE.size, self._room):
-            packed = bytes(keys)
-            rows = (packed[at : at + size] for at in range(0, len(packed), size))
-            yield from zip(rows, array("Q", bytes(values))[::_WORDS], strict=True)
-
-    def _sender(self, packed: bytes) -> SenderKey:
-        """Who asked; the few that ask are the same from look to look."""
-        known = self._senders.get(packed)
-        if known is None:
-            if len(self._senders) >= self._room:
-                self._senders.clear()
-            _, cgroup, dev, ingress, vlan, origin, asker, klass, _ = _KEY.unpack(bytes(8) + packed)
-            known = self._senders[packed] = SenderKey(
-                dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[0], asker
-            )
-        return known
+            every = bytes(keys)
+            rows = [every[at : at + size] for at in range(0, len(every), size)]
+            queries = array("Q", bytes(values))[::_WORDS]
+            changed += [(row, n) for row, n in zip(rows, queries, strict=True) if known(row) != n]
+        return changed
 
     def _tidy(self) -> None:
         """Remove what was not asked for lately; where it is crowded, not since the last look."""

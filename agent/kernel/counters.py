@@ -33,7 +33,7 @@ def eni_counters(words: tuple[int, ...], now_ns: int, least_unanswered: int) -> 
         if words[i]
     ]
     return EniCounters(
-        slots=tuple(sorted(slots, key=lambda slot: slot.number)),
+        slots=tuple(sorted(slots)),  # by number
         overflow={cell: n for cell, n in zip(_CELLS, words, strict=False) if n},
         responses={code: n for code, n in enumerate(rcodes) if n},
         response_buckets=tuple(words[latency_at : latency_at + buckets]),

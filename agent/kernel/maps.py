@@ -24,13 +24,15 @@ from .asked import Asked
 from .counters import eni_counters
 from .limits import Limits, Place
 from .loader import Loaded
+from .senders import SenderKeys
 
 
 class Maps:
     """The maps of one set of loaded programs."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._asked = Asked(loaded)
+        self._keys = SenderKeys()
+        self._asked = Asked(loaded, self._keys)
         self._answered = Answered(loaded)
         self._fds = loaded.maps
         self._room = loaded.max_entries
@@ -156,6 +158,7 @@ class Maps:
         the sample.
         """
         taken_at_ns = time.monotonic_ns()
+        self._keys.begin()
         senders = self._senders()
         # After senders: then a name has no more queries than its sender, but in the next sample.
         asked, questions = self._asked.read()
@@ -197,12 +200,11 @@ class Maps:
 
     def _senders(self) -> dict[SenderKey, int]:
         result = {}
-        for key, (count,) in self._rows("senders"):
-            cgroup, dev, ingress, vlan, origin, asker, klass, protocol = key
-            sender = SenderKey(
-                dev, vlan, origin, ingress, cgroup, CLASSES[klass], PROTOCOLS[protocol], asker
-            )
-            result[sender] = count
+        size = layout.SENDER_KEY.packer.size
+        for keys, counts in bpf.map_items(self._fds["senders"], size, 8, self._room["senders"]):
+            for at, (count,) in enumerate(layout.U64.packer.iter_unpack(counts)):
+                result[self._keys.of(bytes(keys[at * size : at * size + size]))] = count
+        self._used["senders"] = len(result)
         return result
 
     def _origins(self) -> dict[tuple[int, int], Origin]:
