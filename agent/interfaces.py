@@ -29,7 +29,6 @@ from .threads import Threads
 from .wiring import Wired, Wiring
 
 _RESYNC_S = 60.0
-_ALLOWANCES_S = 5.0
 _MOVES_WITHIN = 20  # tenths of a second
 
 
@@ -128,7 +127,7 @@ class Interfaces:
             await self._rewire(self._wiring.resync)
             await self.tasks.check()
 
-    async def read_allowances(self) -> None:
+    async def read_allowances(self, every_s: float) -> None:
         """What the driver says of drops; it is asked in the thread, for the device may be slow."""
         while True:
             try:
@@ -136,7 +135,7 @@ class Interfaces:
                 self._pipeline.allowances = found | await self.tasks.allowances()
             except SourceError as error:
                 self._faults.failed("ethtool", str(error))
-            await asyncio.sleep(_ALLOWANCES_S)
+            await asyncio.sleep(every_s)
 
     # --- of the host -------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ from .threads import Threads
 from .wiring import Wiring, find_enis, has_cilium
 
 _RUNTIME_WAIT_S = 1.5
+_ALLOWANCES_S = 5.0
 
 
 class Node:
@@ -131,7 +132,9 @@ class Node:
         await asyncio.to_thread(self._sources.wait_listed, _RUNTIME_WAIT_S)
         self._faults.speak()
         self._threads.spawn(self._interfaces.resync_for_ever())
-        self._threads.spawn(self._interfaces.read_allowances())
+        # Who looks for a few seconds only must see them rise.
+        every_s = _ALLOWANCES_S if self._runtime_dir is not None else 1.0
+        self._threads.spawn(self._interfaces.read_allowances(every_s))
         self._threads.spawn(self._resolv.run())
         if self._names.configured and self._names.facts is None:
             self._threads.spawn(self._await_imds())

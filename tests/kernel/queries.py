@@ -20,7 +20,7 @@ CLIENT4, CLIENT6 = "10.77.0.1", "2001:db8:77::1"
 FINAL_S = (layout.SPANS - 1) * layout.SPAN_NS / 1e9
 """After this long every query is answered or not."""
 
-_identities = itertools.count(100)
+_identities = itertools.cycle(range(100, 60000))
 _QUERY = struct.Struct("=QQQIIQII")  # fingerprint, sent_ns, span, dev, vlan, cached, ...
 _SETS, _WAYS = layout.SETTINGS["QUERY_SETS"], layout.SETTINGS["QUERY_WAYS"]
 _Query = tuple[int, ...]

@@ -6,6 +6,7 @@ import itertools
 import random
 import struct
 import time
+from collections.abc import Iterator
 
 import dns.flags
 import dns.message
@@ -28,12 +29,13 @@ SOA = "ns.{0} root.{0} 1 3600 600 86400 {1}"
 
 
 @pytest.fixture
-def table(bench: Kernel) -> Kernel:
-    """Nothing was asked yet."""
+def table(bench: Kernel) -> Iterator[Kernel]:
+    """Nothing was asked yet, and nobody waits afterwards."""
     bench.forget()
     clear(bench)
     change(bench, lambda *_: (0,) * 8)
-    return bench
+    yield bench
+    clear(bench)
 
 
 def change(kernel: Kernel, to: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -33,8 +34,10 @@ _SPAN_AT = next(offset for name, offset, _ in layout.ENI.offsets() if name == "s
 
 
 @pytest.fixture(autouse=True)
-def _nobody_waits(bench: Kernel) -> None:
-    """Other tests leave queries behind, in whose places those of the next would be."""
+def _nobody_waits(bench: Kernel) -> Iterator[None]:
+    """Or queries of one test would stand in the places of another's, and have its answers."""
+    clear(bench)
+    yield
     clear(bench)
 
 
