@@ -17,6 +17,7 @@ USUAL = (
     "tests/kernel/test_answers.py::test_the_latency_of_ipv6_needs_the_whole_address",
     "tests/kernel/test_askers.py",
     "tests/kernel/test_attach.py",
+    "tests/kernel/test_chase.py::test_the_target_is_the_askers_too",
     "tests/kernel/test_leftovers.py::test_clsact_leftovers_are_swept",
     "tests/kernel/test_leftovers.py::test_tcx_leaves_nothing_even_when_killed",
     "tests/kernel/test_links.py",
@@ -24,11 +25,10 @@ USUAL = (
     # What each capability allows has changed more than once.
     "tests/kernel/test_loader.py::test_without_privileges_it_says_which[,+bpf,+net_admin]",
     "tests/kernel/test_loader.py::test_the_capabilities_it_asks_for_are_enough",
+    "tests/kernel/test_loopback.py",
     "tests/kernel/test_origin.py::test_a_full_table_of_enis_is_noted",
     "tests/kernel/test_origin.py::test_a_full_table_of_senders_counts_in_the_overflow",
     "tests/kernel/test_origin.py::test_each_veth_gets_a_tag_on_first_sight_and_keeps_it",
-    "tests/kernel/test_local_askers.py::test_a_workload_that_never_answered_is_no_cache",
-    "tests/kernel/test_loopback.py::test_a_container_behind_a_veth_is_no_cache_of_the_hosts",
     "tests/kernel/test_origin.py::test_sources_are_kept_for_packets_nobody_owns",
     "tests/kernel/test_origin.py::test_without_a_free_tag_packets_are_counted_all_the_same",
     "tests/kernel/test_packets.py",
@@ -60,6 +60,8 @@ WITHOUT_CGROUP2 = ("tests/kernel/test_attach.py", "tests/guests/inside_v1")
 # Test runs take no ingress_ifindex there, so nothing can be told of forwarded packets by them.
 _NOT_ON_5_10 = (
     "tests/kernel/test_askers.py::test_the_source_of_a_forwarded_query_is_not_counted_twice",
+    "tests/kernel/test_local_askers.py::test_a_workload_that_never_answered_is_no_cache",
+    "tests/kernel/test_loopback.py::test_a_container_behind_a_veth_is_no_cache_of_the_hosts",
     "tests/kernel/test_origin.py::test_sources_are_kept_for_packets_nobody_owns",
     "tests/kernel/test_trunk.py::test_a_source_on_no_trunk_has_no_vlan",
 )
