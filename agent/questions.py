@@ -6,10 +6,9 @@ up to more than the ledger's; what is missing was TCP, no query at all, or had n
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from .attribution import Ladder
@@ -22,12 +21,8 @@ TOP_OF_ENI = 10
 IDLE_S = 60.0
 
 
-@dataclass(slots=True)
-class _Asker:
-    """What one account asks for through one ENI: queries since a name is known, and the last."""
-
-    queries: dict[int, int] = field(default_factory=dict)
-    active_at_s: dict[int, float] = field(default_factory=dict)
+_Last = tuple[float, int]
+"""When a name was asked for last, in monotonic seconds, and its queries since it is known."""
 
 
 class Questions:
@@ -44,7 +39,7 @@ class Questions:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._askers: dict[EniId, dict[Account, _Asker]] = {}
+        self._names: dict[EniId, dict[Account, dict[int, _Last]]] = {}
         self._totals: dict[EniId, dict[int, int]] = {}  # of what is kept, by whomever
         # Of the last update alone. Snapshots hold on to these, so each update makes new ones.
         self._recent: dict[EniId, dict[Account, Looks]] = {}
@@ -87,8 +82,7 @@ class Questions:
 
     def forget_eni(self, eni: EniId) -> None:
         """An interface is gone, with what was asked for through it."""
-        askers = self._askers.pop(eni, {})
-        self.kept -= sum(len(asker.queries) for asker in askers.values())
+        self.kept -= sum(map(len, self._names.pop(eni, {}).values()))
         self._totals.pop(eni, None)
         self._recent.pop(eni, None)
         self._recent_totals.pop(eni, None)
@@ -96,7 +90,7 @@ class Questions:
     def of_eni(self, eni: EniId, window_s: float, *, since_start: bool) -> Sequence[NameRate]:
         """What was asked for most through an ENI, by whomever."""
         if since_start:
-            looks = _only(self._totals.get(eni, {}))
+            looks = _only(dict(self._totals.get(eni, {})))
         else:
             looks = self._recent_totals.get(eni, [])
         return self._top(eni, looks, TOP_OF_ENI, window_s)
@@ -106,8 +100,8 @@ class Questions:
     ) -> Sequence[NameRate]:
         """What a workload asked for most through an ENI."""
         if since_start:
-            asker = self._askers.get(eni, {}).get(account)
-            looks = _only(asker.queries) if asker is not None else []
+            names = self._names.get(eni, {}).get(account, {})
+            looks = _only({question: queries for question, (_, queries) in names.items()})
         else:
             looks = self._recent.get(eni, {}).get(account, [])
         return self._top(eni, looks, TOP_OF_WORKLOAD, window_s)
@@ -117,83 +111,59 @@ class Questions:
         return TopNames(looks, self._reads, answer_of, most, window_s) if looks else ()
 
     def _charge(self, eni: EniId, account: Account, asked: Mapping[int, int], now_s: float) -> None:
-        askers = self._askers.setdefault(eni, {})
-        asker = askers.get(account)
-        if asker is None:
-            asker = askers[account] = _Asker()
-        earlier = _add(asker.queries, asked)
-        asker.active_at_s.update(dict.fromkeys(asked, now_s))
+        names = self._names.setdefault(eni, {}).setdefault(account, {})
+        earlier = {question: names[question][1] for question in names.keys() & asked.keys()}
+        names.update({q: (now_s, earlier.get(q, 0) + n) for q, n in asked.items()})
         self.kept += len(asked) - len(earlier)
         self._recent.setdefault(eni, {}).setdefault(account, []).append((asked, earlier))
-        earlier = _add(self._totals.setdefault(eni, {}), asked)
+
+        # The same for the ENI: most names are new, and are not looked at one by one.
+        totals = self._totals.setdefault(eni, {})
+        earlier = {question: totals[question] for question in totals.keys() & asked.keys()}
+        totals.update(asked)
+        for question, queries in earlier.items():
+            totals[question] += queries
         self._recent_totals.setdefault(eni, []).append((asked, earlier))
 
     def _forget(self, now_s: float) -> None:
         """Make room: the names idle for longest, then the rarest of the latest look."""
-        at_a_time: Counter[float] = Counter()
-        for _, asker in self._every():
-            at_a_time.update(asker.active_at_s.values())
+        alike: Counter[_Last] = Counter()
+        for names in self._every():
+            alike.update(names.values())
         surplus = self.kept - self._most
-        since_s = min(at_a_time)
-        for since_s, names in sorted(at_a_time.items()):
-            if since_s >= now_s - IDLE_S and names > surplus:
-                break  # of this look only some
-            surplus -= names
-        idle = [
-            (eni, asker, [q for q, at_s in asker.active_at_s.items() if at_s < since_s])
-            for eni, asker in self._every()
-        ]
-        for eni, asker, questions in idle:
-            self._drop(eni, asker, questions)
-        if surplus > 0:
-            self._drop_rarest(surplus, since_s)
-        for askers in self._askers.values():
-            for account in [account for account, asker in askers.items() if not asker.queries]:
-                del askers[account]
+        bound = (math.inf, 0)
+        for last, number in sorted(alike.items()):
+            if last[0] >= now_s - IDLE_S and number > surplus:
+                bound = last  # of those that are alike in this, only some
+                break
+            surplus -= number
+        for eni, accounts in self._names.items():
+            for names in accounts.values():
+                gone = [question for question, last in names.items() if last < bound]
+                if surplus > 0:
+                    some = [q for q, last in names.items() if last == bound][:surplus]
+                    gone += some
+                    surplus -= len(some)
+                self._drop(self._totals[eni], names, gone)
+            for account in [account for account, names in accounts.items() if not names]:
+                del accounts[account]
 
-    def _drop_rarest(self, most: int, at_s: float) -> None:
-        """Of the names last asked for at *at_s*."""
-        rarest = heapq.nsmallest(
-            most,
-            (
-                (asker.queries[question], number, question)
-                for number, (_, asker) in enumerate(self._every())
-                for question, active_at_s in asker.active_at_s.items()
-                if active_at_s == at_s
-            ),
-        )
-        every = list(self._every())
-        for _, number, question in rarest:
-            self._drop(*every[number], [question])
-
-    def _drop(self, eni: EniId, asker: _Asker, questions: list[int]) -> None:
-        totals = self._totals[eni]
-        for question in questions:
-            queries = asker.queries.pop(question)
-            del asker.active_at_s[question]
+    def _drop(self, totals: dict[int, int], names: dict[int, _Last], gone: list[int]) -> None:
+        for question in gone:
+            _, queries = names.pop(question)
             totals[question] -= queries
             if not totals[question]:
                 del totals[question]
-        self.kept -= len(questions)
+        self.kept -= len(gone)
 
-    def _every(self) -> Iterator[tuple[EniId, _Asker]]:
-        for eni, askers in self._askers.items():
-            for asker in askers.values():
-                yield eni, asker
-
-
-def _add(counts: dict[int, int], asked: Mapping[int, int]) -> dict[int, int]:
-    """Add *asked* to *counts*; returns those of them that were there before, as they stood."""
-    earlier = {question: counts[question] for question in counts.keys() & asked.keys()}
-    counts.update(asked)
-    for question, queries in earlier.items():
-        counts[question] += queries
-    return earlier
+    def _every(self) -> Iterator[dict[int, _Last]]:
+        for accounts in self._names.values():
+            yield from accounts.values()
 
 
 def _only(counts: dict[int, int]) -> Looks:
     """As if all of it had been asked for now."""
-    return [(dict(counts), {})] if counts else []
+    return [(counts, {})] if counts else []
 
 
 def _together(before: Mapping[int, int], now: Mapping[int, int]) -> Mapping[int, int]:

@@ -26,6 +26,8 @@ TCX_INGRESS = 46
 TCX_EGRESS = 47
 _LINK_BEFORE_ALL = 8  # BPF_F_BEFORE with nothing to be before: the head of the chain
 
+_CHUNK = 64 * 1024  # of keys and values at a time: more would drive all else out of the caches
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -152,12 +154,12 @@ def map_delete_all(fd: int, keys: Sequence[bytes]) -> None:
 def map_items(
     fd: int, key_size: int, value_size: int, max_entries: int
 ) -> Iterator[tuple[memoryview, memoryview]]:
-    """Chunks of (packed keys, packed values) of a hash map, in as few calls as the kernel allows.
+    """Chunks of (packed keys, packed values) of a hash map, many at a time.
 
     A key that is there throughout is seen once; one added or removed meanwhile may be missed.
     Batch reads of hash maps are in every kernel from 5.6 on.
     """
-    chunk = min(max_entries, 4096)
+    chunk = max(1, min(max_entries, _CHUNK // (key_size + value_size)))
     keys = ctypes.create_string_buffer(chunk * key_size)
     values = ctypes.create_string_buffer(chunk * value_size)
     position = ctypes.create_string_buffer(max(key_size, 8))

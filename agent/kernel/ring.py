@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
 
 _PAGE = mmap.PAGESIZE
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
@@ -39,17 +38,19 @@ class Ring:
         self._reader.close()
         self._data.close()
 
-    def read(self) -> Iterator[bytes]:
-        """Every record that is complete; never blocks."""
+    def read(self) -> list[bytes]:
+        """Every record that is complete, of those that were there when it was called."""
+        records = []
         (at,) = _POSITION.unpack_from(self._reader, 0)
-        while at < _POSITION.unpack_from(self._data, 0)[0]:
+        (end,) = _POSITION.unpack_from(self._data, 0)
+        while at < end:
             start = _PAGE + at % self._size
             (length,) = _LENGTH.unpack_from(self._data, start)
             if length & _BUSY:
-                return  # its writer will wake us again
+                break  # its writer will wake us again
             size = length & ~_DISCARDED
-            record = self._data[start + _HEADER : start + _HEADER + size]
-            at += (size + _HEADER + 7) & ~7
-            _POSITION.pack_into(self._reader, 0, at)
             if not length & _DISCARDED:
-                yield record
+                records.append(self._data[start + _HEADER : start + _HEADER + size])
+            at += (size + _HEADER + 7) & ~7
+        _POSITION.pack_into(self._reader, 0, at)
+        return records

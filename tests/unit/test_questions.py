@@ -113,6 +113,25 @@ def test_no_more_names_are_kept_than_allowed() -> None:
     assert questions.kept <= 50
 
 
+def test_of_names_as_old_the_rarest_give_way_and_no_more_than_must() -> None:
+    """Eight are kept of two looks: all of the second, and the busiest of the first."""
+    questions, found = Questions(8), ladder(Kernel(), known())
+    questions.update(sample(*[(VETH_A, f"old{n}", n) for n in range(1, 7)]), found, 0.0)
+    questions.update(sample(*[(VETH_B, f"new{n}", 1) for n in range(5)]), found, 1.0)
+    olds = questions.of_account(ENI, A, 1.0, since_start=True)
+    # What is shown reads by the latest sample's questions: count by the hashes instead.
+    everything = questions.of_eni(ENI, 1.0, since_start=True)
+    questions.update(sample(*[(VETH_A, f"old{n}", 1) for n in range(1, 7)]), found, 1.5)
+
+    assert questions.kept == 8
+    assert (len(olds), len(everything)) == (0, 5), "the first look's are not in these questions"
+    assert told(questions.of_account(ENI, A, 1.0, since_start=False))[:3] == [
+        ("old6", 1.0, 7),
+        ("old5", 1.0, 6),
+        ("old4", 1.0, 5),
+    ]
+
+
 def test_an_eni_that_is_gone_leaves_nothing() -> None:
     """Its room is free again."""
     questions, found = Questions(50), ladder(Kernel(), known())
