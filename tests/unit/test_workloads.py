@@ -56,6 +56,17 @@ def test_the_pause_container_is_never_named(workloads, holder, cgroup):
     assert workloads.of_veth(VETH, cgroup) == Owner(app, "/ecs/app", 100)
 
 
+def test_who_is_in_there_is_looked_up_anew_when_somebody_comes_or_ends(workloads):
+    """Asked for before and after: what is remembered of an owner is not what was."""
+    workloads.veth_appeared(VETH, 5)
+    workloads.add(container("a", task("t", "a"), netns=X, nsid=5, cgroup=100))
+    assert workloads.of_veth(VETH, 999) == Owner(task("t", "a"), "/ecs/a", 100)
+    workloads.add(container("b", task("t", "b"), netns=X, nsid=5, cgroup=101))
+    assert workloads.of_veth(VETH, 999) == Owner(task("t", ""))
+    workloads.end("a")
+    assert workloads.of_veth(VETH, 999) == Owner(task("t", "b"), "/ecs/b", 101)
+
+
 def test_plain_containers_in_one_namespace_go_by_the_first(workloads):
     """Without a cgroup, whose namespace it is stands for those that joined it."""
     workloads.veth_appeared(VETH, 5)
