@@ -12,14 +12,13 @@ from .model import (
     COUNTED_CLASSES,
     Count,
     Eni,
-    EniCounters,
     EniUsage,
     NameRate,
-    Slot,
     WorkloadUsage,
 )
 from .questions import Questions
 from .rates import Windows
+from .sample import EniCounters, Slot
 
 
 @dataclass(frozen=True, slots=True)

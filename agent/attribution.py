@@ -18,7 +18,8 @@ from enum import Enum, auto
 from .inventory.cgroups import CONTAINER_ID, CgroupTree, workload_of_path
 from .inventory.workloads import Owner, Workloads
 from .kernel.layout import LOOPBACK
-from .model import UNATTRIBUTED, Origin, Remote, SenderKey, Workload
+from .model import UNATTRIBUTED, Workload
+from .sample import Origin, Remote, SenderKey
 
 DIRECT = "direct"
 CACHE = "cache"

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .attribution import CACHE, Caches, Ladder, Place
-from .model import DNS_CLASSES, Sample, SenderKey, Workload
+from .model import DNS_CLASSES, Workload
+from .sample import Sample, SenderKey
 
 LEAST_SERVED = 20
 """A process of the host that wants a name in the same half second as a client of a real cache is

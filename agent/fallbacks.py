@@ -11,7 +11,8 @@ import heapq
 from collections import defaultdict
 
 from .attribution import Ladder
-from .model import FallbackKey, Sample, SenderKey, ServerAsked, Workload
+from .model import ServerAsked, Workload
+from .sample import FallbackKey, Sample, SenderKey
 
 SPAN_S = 150.0
 """What is told covers one to two of these."""

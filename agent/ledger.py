@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from .attribution import DIRECT, NOBODY, Ladder, Rung
 from .inventory.workloads import Owner
-from .model import OTHER, PENDING, UNATTRIBUTED, Sample, SenderKey, Workload
+from .model import OTHER, PENDING, UNATTRIBUTED, Workload
+from .sample import Sample, SenderKey
 
 GRACE_S = 5.0
 """How long packets wait for their owner's name: a container's start event may come late."""

@@ -33,10 +33,11 @@ from .kernel.netlink import NetlinkError
 from .kernel.remotes import RemotePool
 from .kernel.tags import TagPool
 from .known_resolvers import KnownResolvers
-from .model import Finding, Health, Sample, Snapshot
+from .model import Finding, Health, Snapshot
 from .pipeline import Pipeline
 from .presence import take_lock
 from .resolv_watch import ResolvWatch
+from .sample import Sample
 from .sources import Sources
 from .tasknets import TaskNets
 from .threads import Threads

@@ -17,9 +17,10 @@ from .inventory.cgroups import CgroupTree
 from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
-from .model import Branch, Eni, EniUsage, FallbackKey, Sample, ServerAsked, Slot, Workload
+from .model import Branch, Eni, EniUsage, ServerAsked, Workload
 from .questions import Questions
 from .rates import WindowTracker
+from .sample import FallbackKey, Sample, Slot
 from .sent import SentLedger
 from .trend import Trend
 

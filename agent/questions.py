@@ -13,7 +13,8 @@ from functools import partial
 
 from .attribution import Ladder
 from .ledger import GRACE_S, Account, EniId
-from .model import Answer, NameRate, Question, Sample, SenderKey
+from .model import NameRate
+from .sample import Answer, Question, Sample, SenderKey
 from .top_names import Looks, TopNames
 
 TOP_OF_WORKLOAD = 5

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .model import Slot
+from .sample import Slot
 
 WINDOW_SLOTS = 10  # of 100 ms each: bpf/settings.h SLOT_NS
 RING_SLOTS = 64  # bpf/settings.h SLOTS

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from .inventory.workloads import Workloads
 from .ledger import ENDED_AFTER_S, GRACE_S
-from .model import OTHER, UNATTRIBUTED, Origin, Workload
+from .model import OTHER, UNATTRIBUTED, Workload
+from .sample import Origin
 
 
 class SentLedger:

@@ -13,16 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .conntrack_json import conntrack_to_json
-from .model import (
-    Alert,
-    Count,
-    EniUsage,
-    Finding,
-    NameRate,
-    ServerAsked,
-    Snapshot,
-    WorkloadUsage,
-)
+from .model import Alert, Count, EniUsage, Finding, NameRate, ServerAsked, Snapshot, WorkloadUsage
 from .resolv_json import resolv_confs_to_json
 from .snapshot_reader import (
     MAX_LABEL,

@@ -16,19 +16,18 @@ from .model import (
     BASIS_CLASSES,
     PROTOCOLS,
     STATES,
-    Answer,
     Count,
     Eni,
     EniUsage,
     Finding,
     NameRate,
     ServerAsked,
-    Slot,
     Snapshot,
     Workload,
     WorkloadUsage,
 )
 from .resolv_json import read_addresses, read_resolv_confs
+from .sample import Answer, Slot
 from .strict import Reader
 
 VERSION = 1

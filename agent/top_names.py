@@ -6,7 +6,8 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import overload
 
-from .model import Answer, NameRate, Question
+from .model import NameRate
+from .sample import Answer, Question
 
 Looks = list[tuple[Mapping[int, int], Mapping[int, int]]]
 """By hash of name and type: what was asked for in the window, and what some of it stood at before.

@@ -112,7 +112,7 @@ static __always_inline int remember_query(u32 dev, const struct packet *p, u16 i
 
 static __always_inline void count_latency(struct eni *eni, u64 ns)
 {
-    /* Upper bounds in microseconds: agent/model.py RESPONSE_BOUNDS_S. */
+    /* Upper bounds in microseconds: agent/sample.py RESPONSE_BOUNDS_S. */
     u64 us = ns / 1000;
     u32 bucket = (us > 500) + (us > 1000) + (us > 2500) + (us > 5000) + (us > 10000) +
                  (us > 25000) + (us > 50000) + (us > 100000) + (us > 250000) + (us > 500000) +

@@ -15,11 +15,11 @@ from ..model import (
     OTHER,
     Count,
     EniUsage,
-    Slot,
     Snapshot,
     WorkloadUsage,
 )
 from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS
+from ..sample import Slot
 from .recording import SLOT_S, RecordedEni, Recording, Second
 
 _UNKNOWN = -1

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..alerts import drops
-from ..model import COUNTED_CLASSES, STATES, Count, Eni, EniUsage, Slot, Workload
+from ..model import COUNTED_CLASSES, STATES, Count, Eni, EniUsage, Workload
 from ..rates import RING_SLOTS
+from ..sample import Slot
 from .recording import Second, Top
 
 KEPT_SLOTS = 6000 + RING_SLOTS

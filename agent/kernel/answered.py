@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 
-from ..model import Answer
+from ..sample import Answer
 from . import layout
 from .loader import Loaded
 

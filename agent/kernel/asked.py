@@ -10,7 +10,7 @@ import struct
 from array import array
 from collections.abc import Mapping
 
-from ..model import Question, SenderKey
+from ..sample import Question, SenderKey
 from . import bpf, layout
 from .loader import Loaded
 from .ring import Ring

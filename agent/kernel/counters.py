@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model import CLASSES, PROTOCOLS, EniCounters, Slot
+from ..model import CLASSES, PROTOCOLS
+from ..sample import EniCounters, Slot
 from . import layout
 
 _BEFORE_COUNTERS = 5 + layout.SETTINGS["LEVELS"]  # limit, zero, two sums, their slot, told

@@ -8,16 +8,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..model import (
-    CLASSES,
-    PROTOCOLS,
-    EniCounters,
-    FallbackKey,
-    Origin,
-    Remote,
-    Sample,
-    SenderKey,
-)
+from ..model import CLASSES, PROTOCOLS
+from ..sample import EniCounters, FallbackKey, Origin, Remote, Sample, SenderKey
 from . import bpf, layout
 from .answered import Answered
 from .asked import Asked

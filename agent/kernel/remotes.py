@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from ..model import Sample, SenderKey
+from ..sample import Sample, SenderKey
 from . import layout
 from .maps import Maps
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model import CLASSES, PROTOCOLS, SenderKey
+from ..model import CLASSES, PROTOCOLS
+from ..sample import SenderKey
 from . import layout
 
 _PACKER = layout.SENDER_KEY.packer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable
 
-from ..model import Origin, Sample, SenderKey
+from ..sample import Origin, Sample, SenderKey
 from . import layout
 from .maps import Maps
 

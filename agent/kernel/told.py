@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ..model import Question
+from ..sample import Question
 from . import layout
 
 _TOLD = layout.TOLD_NAME.packer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import UNCLASSIFIED, Finding, Sample
+from ..model import UNCLASSIFIED, Finding
+from ..sample import Sample
 from .heard import UDP_COUNTERS
 
 

@@ -22,8 +22,9 @@ from ..inventory.cgroups import CgroupTree
 from ..inventory.ethtool import Ethtool
 from ..inventory.resolvers import Resolvers, read_resolv_confs, resolver_addresses
 from ..kernel.layout import SLOT_NS
-from ..model import Eni, Finding, Health, Sample, Snapshot
+from ..model import Eni, Finding, Health, Snapshot
 from ..pipeline import Pipeline
+from ..sample import Sample
 from . import metadata
 from .findings import sidecar_findings
 from .heard import UDP_COUNTERS, Counter

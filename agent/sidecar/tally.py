@@ -6,14 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ..kernel.layout import SLOTS
-from ..model import (
-    BASIS_CLASSES,
-    EniCounters,
-    Sample,
-    SenderKey,
-    Slot,
-)
+from ..model import BASIS_CLASSES
 from ..rates import WINDOW_SLOTS
+from ..sample import EniCounters, Sample, SenderKey, Slot
 from .heard import Heard
 
 

@@ -18,16 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..model import (
-    BASIS_CLASSES,
-    RESPONSE_BOUNDS_S,
-    SEVERITIES,
-    STATES,
-    EniUsage,
-    Health,
-    Snapshot,
-    Workload,
-)
+from ..model import BASIS_CLASSES, SEVERITIES, STATES, EniUsage, Health, Snapshot, Workload
+from ..sample import RESPONSE_BOUNDS_S
 from ..text import clean
 from .conntrack_metrics import conntrack_families
 

@@ -19,17 +19,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from eni53.model import (
     BASIS_CLASSES,
     CLASSES,
-    RESPONSE_BOUNDS_S,
     UNATTRIBUTED,
     Count,
     Eni,
-    EniCounters,
     EniUsage,
     Health,
     Snapshot,
     Workload,
     WorkloadUsage,
 )
+from eni53.sample import RESPONSE_BOUNDS_S, EniCounters
 from eni53.sinks.metrics import render
 
 PORT = 9153

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from eni53.kernel import bpf, layout
 from eni53.kernel.loader import Loaded, load
 from eni53.kernel.maps import Maps
-from eni53.model import Sample
+from eni53.sample import Sample
 
 from . import oracle
 from .oracle import Verdict

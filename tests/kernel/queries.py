@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from eni53.kernel import bpf, layout, maps
-from eni53.model import EniCounters
+from eni53.sample import EniCounters
 
 from . import frames as f
 from .kernel import Kernel

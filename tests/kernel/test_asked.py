@@ -11,7 +11,7 @@ import dns.rdatatype
 import pytest
 from eni53.kernel import layout
 from eni53.kernel.told import read_question
-from eni53.model import Question, Sample
+from eni53.sample import Question, Sample
 
 from . import frames as f
 from .kernel import Kernel

@@ -16,7 +16,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 from eni53.kernel import bpf, layout
-from eni53.model import Answer, EniCounters
+from eni53.sample import Answer, EniCounters
 
 from . import frames as f
 from . import oracle

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from eni53.kernel import bpf, layout
 from eni53.kernel.tags import QUIET_S, TagPool
-from eni53.model import SenderKey
+from eni53.sample import SenderKey
 
 from . import frames as f
 from .kernel import Kernel

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from eni53.kernel.layout import TASK_DEV
-from eni53.model import SenderKey
+from eni53.sample import SenderKey
 
 from . import oracle
 from .kernel import EXPECTED, EXPECTED_IN_TASKS, Kernel, assert_agrees

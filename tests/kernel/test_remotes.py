@@ -9,7 +9,7 @@ import pytest
 from eni53.kernel import bpf, layout
 from eni53.kernel.layout import REMOTE_BIT
 from eni53.kernel.remotes import RemotePool
-from eni53.model import Sample, SenderKey
+from eni53.sample import Sample, SenderKey
 
 from . import frames as f
 from .asking import IDS, Asking, client

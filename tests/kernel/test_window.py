@@ -6,7 +6,7 @@ import struct
 import time
 
 from eni53.kernel import bpf, layout
-from eni53.model import Slot
+from eni53.sample import Slot
 
 from . import frames as f
 from .kernel import Kernel

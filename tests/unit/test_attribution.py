@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from eni53.attribution import CACHE, KERNEL, NOBODY, Rung, Verdict
 from eni53.inventory.workloads import PAUSE, Owner, Workloads
-from eni53.model import Remote, SenderKey, Workload
+from eni53.model import Workload
+from eni53.sample import Remote, SenderKey
 
 from tests.fixtures.samples import Kernel, container, ladder, task
 

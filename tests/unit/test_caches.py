@@ -13,8 +13,9 @@ from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import Workloads
 from eni53.kernel.layout import TASK_DEV
 from eni53.ledger import ENDED_AFTER_S
-from eni53.model import PENDING, Eni, EniUsage, Question, SenderKey, Workload
+from eni53.model import PENDING, Eni, EniUsage, Workload
 from eni53.pipeline import Pipeline
+from eni53.sample import Question, SenderKey
 
 from tests.fixtures.samples import CELL, ENI, Kernel, container, task
 

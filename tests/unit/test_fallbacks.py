@@ -9,7 +9,8 @@ from eni53.diagnosis import findings
 from eni53.errors import SourceError
 from eni53.fallbacks import MOST, SPAN_S, Fallbacks
 from eni53.inventory.workloads import Workloads
-from eni53.model import FallbackKey, ServerAsked, Snapshot, Workload
+from eni53.model import ServerAsked, Snapshot, Workload
+from eni53.sample import FallbackKey
 from eni53.snapshot_json import dumps, from_json, loads, to_json
 
 from tests.fixtures import snapshots

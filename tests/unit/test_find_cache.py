@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from eni53.diagnosis import findings
-from eni53.model import CLASSES, Answer, Count, Eni, EniUsage, Finding, NameRate, Snapshot
+from eni53.model import CLASSES, Count, Eni, EniUsage, Finding, NameRate, Snapshot
+from eni53.sample import Answer
 
 SECONDS = 10.0
 EniOf = Callable[..., EniUsage]

@@ -15,9 +15,10 @@ from eni53.flight.replay import Frames
 from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import Workloads
 from eni53.kernel.layout import SLOT_NS
-from eni53.model import CLASSES, OTHER, Count, Eni, Slot, Snapshot, Workload
+from eni53.model import CLASSES, OTHER, Count, Eni, Snapshot, Workload
 from eni53.pipeline import Pipeline
 from eni53.rates import RING_SLOTS
+from eni53.sample import Slot
 
 from tests.fixtures.flights import BEGIN, an_eni, drops, recorded, recording
 from tests.fixtures.samples import Kernel, container, counters, task

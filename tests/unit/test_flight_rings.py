@@ -5,7 +5,8 @@ import random
 import pytest
 from eni53.alerts import LINKLOCAL_DROPS
 from eni53.flight.rings import KEPT_SLOTS, TOP, EniRing, Names
-from eni53.model import CLASSES, STATES, Count, Slot, Workload
+from eni53.model import CLASSES, STATES, Count, Workload
+from eni53.sample import Slot
 
 from tests.fixtures.flights import BEGIN, Wire, row
 

@@ -10,7 +10,8 @@ from eni53.attribution import KERNEL, NOBODY, Ladder, Rung
 from eni53.inventory.cgroups import CgroupTree
 from eni53.inventory.workloads import PAUSE, Container, Workloads
 from eni53.kernel.layout import LOOPBACK
-from eni53.model import Origin, SenderKey, Workload
+from eni53.model import Workload
+from eni53.sample import Origin, SenderKey
 
 BRIDGE, VETH_A, VETH_B = 3, 11, 12
 

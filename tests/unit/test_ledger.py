@@ -10,7 +10,8 @@ from eni53.attribution import CACHE, DIRECT
 from eni53.inventory.workloads import Workloads
 from eni53.kernel.tags import QUIET_S
 from eni53.ledger import ENDED_AFTER_S, GRACE_S, Ledger
-from eni53.model import OTHER, PENDING, UNATTRIBUTED, Remote, SenderKey, Workload
+from eni53.model import OTHER, PENDING, UNATTRIBUTED, Workload
+from eni53.sample import Remote, SenderKey
 
 from tests.fixtures.samples import CELL, ENI, Kernel, container, ladder, task
 

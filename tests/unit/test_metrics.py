@@ -12,13 +12,13 @@ from eni53.model import (
     PENDING,
     UNATTRIBUTED,
     Count,
-    EniCounters,
     EniUsage,
     Health,
     Snapshot,
     Workload,
     WorkloadUsage,
 )
+from eni53.sample import EniCounters
 from eni53.sinks.metrics import render
 from prometheus_client.parser import text_string_to_metric_families
 

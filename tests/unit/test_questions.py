@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from eni53.inventory.workloads import Workloads
 from eni53.ledger import GRACE_S
-from eni53.model import NameRate, Question, Sample, SenderKey, Workload
+from eni53.model import NameRate, Workload
 from eni53.questions import TOP_OF_ENI, TOP_OF_WORKLOAD, Questions
+from eni53.sample import Question, Sample, SenderKey
 
 from tests.fixtures.samples import ENI, Kernel, container, counters, ladder, task
 

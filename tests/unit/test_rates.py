@@ -4,8 +4,8 @@ import random
 
 import pytest
 from eni53.kernel import layout
-from eni53.model import Slot
 from eni53.rates import PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS, WindowTracker
+from eni53.sample import Slot
 
 FIRST = 1000
 THRESHOLDS = {0.7: 716.8, 0.9: 921.6, 1.0: 1024.0}

@@ -9,7 +9,8 @@ import pytest
 from eni53.kernel import layout
 from eni53.kernel.senders import SenderKeys
 from eni53.kernel.told import Told
-from eni53.model import NameRate, Question, SenderKey
+from eni53.model import NameRate
+from eni53.sample import Question, SenderKey
 from eni53.top_names import TopNames
 
 READS = {at: Question(f"n{at}", "A") for at in range(9)}

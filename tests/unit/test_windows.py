@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from eni53.model import Slot
 from eni53.rates import Windows, WindowTracker
+from eni53.sample import Slot
 
 SLOTS = 64
 
