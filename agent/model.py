@@ -1,7 +1,8 @@
 """The frozen values that move from stage to stage, in the order in which data flows.
 
 Before them comes what the kernel has counted (`sample`). Nothing else of ours is imported here, so
-every stage can import this and no stage needs another's insides. Numbers carry their unit in the name; ``None`` means unknown and never zero.
+every stage can import this and no stage needs another's insides. Numbers carry their unit in the
+name; ``None`` means unknown and never zero.
 """
 
 from __future__ import annotations
