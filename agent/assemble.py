@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .ledger import Account, Cell, Ledger, Row
 from .model import (
@@ -32,6 +32,7 @@ class EniView:
         over_threshold_s: Seconds over each threshold.
         slots: Of the ring, without the one in progress.
         names_counted: Whether the kernel looks at names.
+        name_queries: As in `EniUsage`.
     """
 
     eni: Eni
@@ -45,6 +46,7 @@ class EniView:
     minutes_to_limit: float | None = None
     slots: tuple[Slot, ...] = ()
     names_counted: bool = True
+    name_queries: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def eni_usage(
@@ -107,6 +109,7 @@ def eni_usage(
         retransmitted=seen.retransmitted if seen else None,
         truncated=seen.truncated if seen else None,
         elsewhere=seen.elsewhere if seen else None,
+        name_queries=view.name_queries,
         cacheable=seen.cacheable if seen and view.names_counted else None,
     )
 

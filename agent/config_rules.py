@@ -105,6 +105,8 @@ def _table(text: str) -> dict[str, int]:
     return table
 
 
+_MAX_NAMES = 50
+_DNS_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*", re.ASCII)
 _READ: Mapping[str, Callable[[str], object]] = {
     "integer": lambda text: _integer(text.strip()),
     "number": float,
@@ -113,6 +115,11 @@ _READ: Mapping[str, Callable[[str], object]] = {
     "list": _items,
     "table": _table,
 }
+
+
+def _is_dns_name(value: str) -> bool:
+    name = value.removesuffix(".")
+    return len(name) <= 253 and bool(_DNS_NAME.fullmatch(name))
 
 
 def _has_ip(value: str) -> bool:
@@ -206,6 +213,12 @@ ADDRESSES = Rule(
     "a list of IP addresses, at most 6 IPv4 and 6 IPv6",
     _are_addresses,
     lambda value: tuple(dict.fromkeys(str(ip_address(v)) for v in value)),
+)
+DNS_NAMES = Rule(
+    "list",
+    "a list of at most 50 names of letters, digits, hyphens and underscores by dots",
+    lambda value: len(value) <= _MAX_NAMES and all(map(_is_dns_name, value)),
+    lambda value: tuple(dict.fromkeys(name.lower().removesuffix(".") for name in value)),
 )
 PER_ENI = Rule(
     "table",

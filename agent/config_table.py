@@ -96,10 +96,11 @@ class MetricsSection:
 
 @dataclass(frozen=True, slots=True)
 class NamesSection:
-    """Whether the names asked for are counted, and how many."""
+    """Whether the names asked for are counted, how many, and which become metrics."""
 
     enabled: bool = _key(True, rules.SWITCH, "count the names asked for")
     max: int = _key(2000, rules.whole(0, 100_000), "names held at a time")
+    export: tuple[str, ...] = _key((), rules.DNS_NAMES, "names that become metrics")
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,8 @@ class EniUsage:
             most those of the kernel's ring (6.4 s).
         unanswered, retransmitted, truncated, elsewhere: As in `EniCounters`; None when not known.
         cacheable: As in `EniCounters`, by class; None when it is not known.
+        name_queries: Queries over UDP since attach by (name, type), of the names that are to
+            become metrics.
     """
 
     eni: Eni
@@ -261,6 +263,7 @@ class EniUsage:
     truncated: int | None = None
     elsewhere: int | None = None
     cacheable: Mapping[str, float] | None = None
+    name_queries: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

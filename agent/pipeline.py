@@ -18,6 +18,7 @@ from .inventory.workloads import Workloads
 from .kernel.layout import SLOT_NS
 from .ledger import GRACE_S, EniId, Ledger
 from .model import Branch, Eni, EniUsage, ServerAsked, Workload
+from .name_counts import NameCounts
 from .questions import Questions
 from .rates import WindowTracker
 from .sample import FallbackKey, Sample, Slot
@@ -67,6 +68,7 @@ class Pipeline:
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
         self._questions = Questions(config.names.max)
+        self._name_counts = NameCounts(config.names.export)
         self._fallbacks = Fallbacks()
         self.idle_servers: tuple[FallbackKey, ...] = ()  # which the kernel may forget
         self._branches: dict[EniId, Branch] = {}
@@ -127,6 +129,7 @@ class Pipeline:
         del self._enis[place]
         self.ledger.forget_eni(place)
         self._questions.forget_eni(place)
+        self._name_counts.forget_eni(place)
         self._workloads.eni_gone(place)
 
     def retire_eni(self, dev: int, now_s: float) -> None:
@@ -192,6 +195,7 @@ class Pipeline:
         grace_s = 0.0 if last else GRACE_S
         self.ledger.update(sample, ladder, now_s, grace_s)
         self._questions.update(sample, ladder, now_s, grace_s)
+        self._name_counts.update(sample)
         self._sent.update(sample.origins, self._workloads, now_s)
         self.idle_servers = self._fallbacks.update(sample, ladder, now_s)
         begin_ns = self._started_ns if since_start else self._last_ns
@@ -254,6 +258,7 @@ class Pipeline:
             allowances=None if followed.eni.vlan else self.allowances.get(followed.eni.ifindex),
             slots=slots,
             names_counted=self._config.names.enabled,
+            name_queries=self._name_counts.of_eni(place),
         )
 
     def _alive(self, workload: Workload) -> bool:

@@ -7,11 +7,11 @@ import mmap
 from ..sample import Answer
 from . import layout
 from .loader import Loaded
+from .question_hash import mix
 
 _PLACE = layout.CACHED.packer
 _SETS, _WAYS = layout.SETTINGS["CACHED_SETS"], layout.SETTINGS["CACHED_WAYS"]
 _SET_SIZE = _PLACE.size * _WAYS
-_WORD = 0xFFFF_FFFF_FFFF_FFFF
 _NO_TTL, _NO_RCODE = 0xFFFF_FFFF, 0xFF
 _RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")
 
@@ -57,5 +57,4 @@ class Answered:
 
 def _key(question: int, dev: int, vlan: int) -> int:
     """As cached_key() in bpf/cached.h."""
-    mixed = (question ^ (dev << 32 | vlan)) * 0x9E3779B97F4A7C15 & _WORD
-    return (mixed ^ mixed >> 29) or 1
+    return mix(question, dev << 32 | vlan) or 1

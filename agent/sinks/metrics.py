@@ -216,6 +216,14 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
         "DNS queries over UDP that a cache on the node would have answered.",
         labels=(*_ENI, "class"),
     )
+    named = CounterMetricFamily(
+        "eni53_name_queries",
+        "DNS queries over UDP for the names that are exported.",
+        labels=("eni", "name", "type"),
+    )
+    for usage in enis:
+        for (name, kind), count in usage.name_queries.items():
+            named.add_metric((clean(usage.eni.label), name, kind), count)
     for usage in enis:
         if usage.counters is None or not usage.counters.response_buckets:
             continue  # answers are not looked at: that is not zero of them
@@ -236,6 +244,7 @@ def _answer_families(enis: tuple[EniUsage, ...]) -> Iterator[Metric]:
             buckets.append((bound, float(total)))
         seconds.add_metric(labels, buckets, usage.counters.response_sum_s)
     yield from (responses, unanswered, seconds, retransmitted, truncated, elsewhere, cacheable)
+    yield named
 
 
 def _agent_families(health: Health) -> Iterator[Metric]:

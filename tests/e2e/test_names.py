@@ -135,3 +135,19 @@ def test_a_one_shot_has_the_names_of_its_whole_time(
     assert names(eni)["db.lab.test", "A"] == eni["classes"]["resolver"]["packets"] > 80
     [rate] = [name["pps"] for name in eni["names"] if name["name"] == "db.lab.test"]
     assert rate == pytest.approx(eni["classes"]["resolver"]["pps"], rel=0.01)
+
+
+def test_a_few_names_are_metrics(lab: Lab, tasks: tuple[Container, Container]) -> None:
+    """Those that were chosen, every query since the start, whoever asked; no other name is one."""
+    orders, mail = tasks
+    send = ("udp", "--to", RESOLVER, "--rate", "300")
+    with Agent(lab, env={"ENI53_NAMES_EXPORT": "DB.Lab.Test.,never.lab.test"}) as agent:
+        for round_ in (1, 2):
+            orders.send(*send, "--count", "130", "--name", "Db.lab.test")
+            mail.send(*send, "--count", "60", "--name", "db.lab.test", "--type", "AAAA")
+            mail.send(*send, "--count", "60", "--name", "x{n}.lab.test")
+            agent.settled()
+            for kind, queries in (("A", 130), ("AAAA", 60)):
+                found = agent.total("eni53_name_queries_total", name="db.lab.test", type=kind)
+                assert found == queries * round_
+        assert agent.total("eni53_name_queries_total") == 380

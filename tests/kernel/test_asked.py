@@ -10,7 +10,9 @@ import dns.message
 import dns.rdatatype
 import pytest
 from eni53.kernel import layout
+from eni53.kernel.question_hash import question_hash
 from eni53.kernel.told import read_question
+from eni53.name_counts import TYPES
 from eni53.sample import Question, Sample
 
 from . import frames as f
@@ -72,6 +74,19 @@ def test_each_name_and_type_is_counted_as_it_was_sent(kernel: Kernel) -> None:
     assert counted(kernel) == {}, "nothing was asked since"
     send(kernel, query("again.example.com"))
     assert counted(kernel) == {("again.example.com", "A"): 1}
+
+
+def test_the_hash_of_a_name_can_be_made_beforehand(kernel: Kernel) -> None:
+    """Of any length, of a whole number of words too, in any case, of every type that is exported."""
+    dice = random.Random("hashes")
+    for number in range(300):
+        labels = [
+            "".join(dice.choices("abcxyz0189-_", k=dice.randrange(1, 40)))
+            for _ in range(dice.randrange(1, 6))
+        ]
+        name, (kind, wire) = ".".join(labels), dice.choice(list(TYPES.items()))
+        send(kernel, query(name.upper(), kind, number=number))
+        assert by_name(kernel.maps.read()) == [(question_hash(name, wire), 1)], name
 
 
 def test_who_asks_is_kept_apart(kernel: Kernel) -> None:

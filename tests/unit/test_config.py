@@ -159,6 +159,8 @@ def test_flags_take_text_and_values():
         ("RUNTIME_IMDS", "http://metadata.example/"), ("RUNTIME_IMDS", "https://127.0.0.1/"),
         ("RUNTIME_ECS_INTROSPECTION", "http://localhost:51678"),
         ("RUNTIME_CNI_INTROSPECTION", "http://[fe80::1%25eth0]/"),
+        ("NAMES_EXPORT", "a..b"), ("NAMES_EXPORT", "a b"), ("NAMES_EXPORT", "x" * 64),
+        ("NAMES_EXPORT", ",".join(f"n{n}" for n in range(51))), ("NAMES_EXPORT", "."),
         ("RESOLVER_ADDRESSES", "10.0.0"), ("RESOLVER_ADDRESSES", "fe80::1%eth0"),
         ("RESOLVER_ADDRESSES", ",".join(f"10.0.0.{n}" for n in range(7))),
         ("RESOLVER_ADDRESSES", ",".join(f"::{n}" for n in range(7))),
