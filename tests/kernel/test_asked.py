@@ -77,7 +77,7 @@ def test_each_name_and_type_is_counted_as_it_was_sent(kernel: Kernel) -> None:
 
 
 def test_the_hash_of_a_name_can_be_made_beforehand(kernel: Kernel) -> None:
-    """Of any length, of a whole number of words too, in any case, of every type that is exported."""
+    """Of any length (a whole number of words too), in any case, of every type that is exported."""
     dice = random.Random("hashes")
     for number in range(300):
         labels = [

@@ -70,6 +70,7 @@ def test_every_setting_can_be_written_in_a_file(tmp_path):
         [names]
         enabled = false
         max = 100000
+        export = ["DB.Example.com.", "db.example.com", "_x.internal"]
         """,
     )
     config = load(path, {}, {})
@@ -78,6 +79,7 @@ def test_every_setting_can_be_written_in_a_file(tmp_path):
     assert (config.alerts.critical, config.alerts.clear_after) == (1.0, 0.0)
     assert (config.alerts.emf, config.alerts.kubernetes_events) == (True, True)
     assert config.resolver.addresses == ("10.0.0.2", "fd00:ec2::253")
+    assert config.names.export == ("db.example.com", "_x.internal")
     assert (config.runtime.imds, config.names.enabled) == ("", False)
     named = path.read_text()
     assert [s.key for s in describe() if s.key.rpartition(".")[2] not in named] == [

@@ -14,15 +14,13 @@ HOST, TASK = (2, 0), (2**31 + 1, 0)
 
 
 def sample(*enis: tuple[int, int], **asked: dict[int, int]) -> Sample:
-    """What was asked for since the last one: by sender's name, which is its ENI's place in *enis*."""
+    """What was asked for since the last one, by senders of which each has one of *enis*."""
     counters = EniCounters((), {}, {}, (), 0.0)
     senders = {
         SenderKey(*place, 0, 0, number, "resolver", "udp"): names
         for number, (place, names) in enumerate(zip(enis, asked.values(), strict=True))
     }
-    return replace(
-        Sample(0, {}, {}, dict.fromkeys(enis, counters), {}, {}), asked=senders
-    )
+    return replace(Sample(0, {}, {}, dict.fromkeys(enis, counters), {}, {}), asked=senders)
 
 
 def test_what_is_on_the_list_is_added_up_and_nothing_else() -> None:
