@@ -52,6 +52,12 @@ OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]],
 """What is looked for in both snapshots as a whole; the first is None where counting began."""
 
 
+def of_snapshot(last: Snapshot) -> Iterator[Finding]:
+    """What *last* says by itself as a whole, besides what is in it already."""
+    for find in OF_NODE:
+        yield from find(last)
+
+
 def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
     """What *last* says by itself, and what happened since *first*; None: since counting began."""
     yield from last.findings
@@ -69,7 +75,7 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
             yield from find(looks[-1])
     for find_in_enis in OF_ENIS:
         yield from find_in_enis(looks)
-    for find_in_node in OF_NODE:
-        yield from find_in_node(last)
+    told = {(f.code, f.summary) for f in last.findings}
+    yield from (f for f in of_snapshot(last) if (f.code, f.summary) not in told)
     for find_in_both in OF_LOOKS:
         yield from find_in_both(first, last, seconds)

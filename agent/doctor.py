@@ -20,6 +20,7 @@ from .snapshot_json import finding_to_json
 from .text import clean
 from .top.command import interruptible
 from .top.sources import AgentSource, measure, watch
+from .top_names import MOST_NAMES, with_names
 
 _ORDER = ("critical", "warning", "info")
 _STYLES = {"critical": "bold dark_orange", "warning": "yellow", "info": "cyan"}
@@ -48,9 +49,9 @@ def _look(config: Config, seconds: float, *, as_json: bool) -> tuple[Snapshot | 
         print(f"eni53: looking for {seconds:g} s", file=sys.stderr)
     agent = presence.find(config.runtime_dir)
     if agent is None:
-        return None, interruptible(measure(config, seconds))
+        return None, with_names(interruptible(measure(config, seconds)), MOST_NAMES)
     try:
-        return watch(AgentSource(agent, config.eni.interfaces), seconds)
+        return watch(AgentSource(agent, config.eni.interfaces, MOST_NAMES), seconds)
     except SourceError as error:
         raise NeedError(str(error)) from error
 

@@ -12,8 +12,10 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from .config import Config
+from .diagnosis import of_snapshot
 from .eni_names import EniNames
 from .errors import NeedError
 from .faults import Faults
@@ -251,7 +253,7 @@ class Node:
         self._remotes.collect(sample, ledger.settled, now_s)
         for key in self._pipeline.idle_servers:
             self._maps.forget_fallback(key)
-        return Snapshot(
+        snapshot = Snapshot(
             node=socket.gethostname(),
             time_s=time.time(),
             window_s=round(window_s, 3) if since_start else 1.0,
@@ -265,6 +267,9 @@ class Node:
             on_node=self._resolv.on_node,
             conntrack=self._conntrack.read(),
         )
+        # What is merely worth knowing is for who asks: `eni53 doctor`.
+        standing = (found for found in of_snapshot(snapshot) if found.severity != "info")
+        return replace(snapshot, findings=(*snapshot.findings, *standing))
 
     def _findings(self) -> tuple[Finding, ...]:
         found = []

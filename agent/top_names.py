@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import overload
 
-from .model import NameRate
+from .model import NameRate, Snapshot
 from .sample import Answer, Question
+
+MOST_NAMES = 500
+"""Of an ENI, to whoever asks for more than are shown."""
 
 Looks = list[tuple[Mapping[int, int], Mapping[int, int]]]
 """By hash of name and type: what was asked for in the window, and what some of it stood at before.
 
 In as many pieces as there are senders; what a later one stood at has the earlier ones in it.
 """
+
+
+def with_names(snapshot: Snapshot, most: int) -> Snapshot:
+    """*snapshot* with up to *most* names of each ENI, as far as it has them."""
+    enis = (
+        replace(usage, names=usage.names.busiest(most))
+        if isinstance(usage.names, TopNames)
+        else usage
+        for usage in snapshot.enis
+    )
+    return replace(snapshot, enis=tuple(enis))
 
 
 class TopNames(Sequence[NameRate]):
@@ -47,10 +62,11 @@ class TopNames(Sequence[NameRate]):
     @property
     def _rates(self) -> tuple[NameRate, ...]:
         if self._made is None:
-            self._made = self._make()
+            self._made = self.busiest(self._most)
         return self._made
 
-    def _make(self) -> tuple[NameRate, ...]:
+    def busiest(self, most: int) -> tuple[NameRate, ...]:
+        """As many as *most*, however many are shown."""
         recent: dict[int, int] = {}
         total: dict[int, int] = {}
         for asked, earlier in self._looks:
@@ -64,7 +80,7 @@ class TopNames(Sequence[NameRate]):
         )
         return tuple(
             NameRate(name, kind, -lately / self._window_s, -packets, self._answer_of(question))
-            for lately, packets, name, kind, question in heapq.nsmallest(self._most, told)
+            for lately, packets, name, kind, question in heapq.nsmallest(most, told)
         )
 
     @overload

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from ..model import Finding
 from .look import EniLook
+from .who import full_name, rates, senders
 
 LEAST_A_SECOND = 1.0
 UNANSWERED_SHARE = 0.05
+AT_LIMIT = 0.9
 RETRY_SHARE = 0.2
 ELSEWHERE_SHARE = 0.01
 
@@ -17,16 +19,32 @@ def unanswered(look: EniLook) -> Iterator[Finding]:
     """Queries that had no answer within two seconds."""
     lost = look.risen(lambda usage: usage.unanswered)
     share = _share(lost, look)
-    if _counts(lost, look) and share >= UNANSWERED_SHARE:
-        yield Finding(
-            "unanswered",
-            "warning",
-            f"{look.label}: {lost} queries had no answer within two seconds",
-            eni=look.label,
-            evidence={"unanswered": lost or 0, "share": round(share, 3)},
-            remedy="over the limit AWS drops them; below it, the server that was asked is dead or"
-            " out of reach: who waits for it waits five seconds on each name",
-        )
+    if not _counts(lost, look) or share < UNANSWERED_SHARE:
+        return
+    others = senders(look, ("dns_other",))
+    evidence: dict[str, float | int | str] = {
+        "unanswered": lost or 0,
+        "share": round(share, 3),
+        "peak_pps": round(look.usage.peak_pps[look.usage.basis], 1),
+        "limit_pps": look.usage.limit_pps,
+    }
+    if others:
+        evidence["ask_other_servers"] = rates(others)
+    over = look.usage.utilization >= AT_LIMIT
+    yield Finding(
+        "unanswered",
+        "warning",
+        f"{look.label}: {lost} queries had no answer within two seconds",
+        eni=look.label,
+        workload=full_name(*others) if len(others) == 1 and not over else None,
+        evidence=evidence,
+        remedy="AWS drops what is over the limit: a cache on the node (`eni53 remedy`), or fewer"
+        " queries by those who send most"
+        if over
+        else "the limit is far, so nothing was dropped for it: a server that was asked is dead or"
+        " out of reach, and who waits for it waits five seconds on each name; see who asks other"
+        " servers than the VPC's resolver, and their resolv.conf",
+    )
 
 
 def retry_storm(look: EniLook) -> Iterator[Finding]:
@@ -37,7 +55,7 @@ def retry_storm(look: EniLook) -> Iterator[Finding]:
         yield Finding(
             "retry-storm",
             "warning",
-            f"{look.label}: {share:.0%} of the queries are one over again that has no answer yet:"
+            f"{look.label}: {share:.0%} of the queries repeat one that has not been answered yet:"
             " what is dropped comes back as more load",
             eni=look.label,
             evidence={

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ..model import Finding, Workload
+from ..model import Finding
 from .look import LEAST_PPS, EniLook
-from .who import full_name, whose
+from .who import askers, full_name, rates
 
 HOT_SHARE = 0.5
 DOUBLED_SHARE = 0.25
@@ -24,12 +24,19 @@ def hot_name(look: EniLook) -> Iterator[Finding]:
     name, pps = max(by_name.items(), key=lambda item: item[1], default=("", 0.0))
     share = _share(pps, look)
     if pps >= LEAST_PPS and share >= HOT_SHARE:
+        who = askers(look, lambda asked, _: asked == name)
         yield Finding(
             "hot-name",
             "info",
             f"{look.label}: {share:.0%} of the queries are for {name}",
             eni=look.label,
-            evidence={"name": name, "pps": round(pps, 1), "share": round(share, 3)},
+            workload=full_name(*who) if len(who) == 1 else None,
+            evidence={
+                "name": name,
+                "pps": round(pps, 1),
+                "share": round(share, 3),
+                "workloads": rates(who) or "unknown",
+            },
             remedy="whoever asks could keep the answer, or its connections: a cache on the node"
             " would answer all but one a TTL (`eni53 remedy`)",
         )
@@ -44,12 +51,18 @@ def aaaa_doubling(look: EniLook) -> Iterator[Finding]:
     )
     share = _share(pairs, look)
     if pairs >= LEAST_PPS and share >= DOUBLED_SHARE:
+        who = askers(look, lambda name, kind: kind == "AAAA" and (name, "A") in look.names)
         yield Finding(
             "aaaa-doubling",
             "info",
             f"{look.label}: {pairs:.0f} names a second are asked for twice, as A and as AAAA",
             eni=look.label,
-            evidence={"pps": round(pairs, 1), "share": round(share, 3)},
+            workload=full_name(*who) if len(who) == 1 else None,
+            evidence={
+                "pps": round(pairs, 1),
+                "share": round(share, 3),
+                "workloads": rates(who) or "unknown",
+            },
             remedy="where nothing is reached over IPv6: `options no-aaaa` (glibc 2.36), or the"
             " runtime's own switch, as Java's preferIPv4Stack",
         )
@@ -78,13 +91,19 @@ def search_domains(look: EniLook) -> Iterator[Finding]:
         "share": round(share, 3),
         "saved_pps": round(saved, 1),
     }
-    who = _searchers(look, plain, suffixes)
+    who = askers(
+        look,
+        lambda name, _: (
+            any(name.endswith(f".{suffix}") for suffix in suffixes)
+            and _beginning(name, plain) is not None
+        ),
+    )
     confs = [conf for w in who if (conf := look.confs.get(w)) is not None]
     ndots = max((1 if c.ndots is None else c.ndots for c in confs), default=None)
     if ndots is not None:
         evidence["ndots"] = ndots
     if who:
-        evidence["workloads"] = whose(f"{full_name(w)} {pps:.0f}" for w, pps in who.items())
+        evidence["workloads"] = rates(who)
     yield Finding(
         "search-domains",
         "warning",
@@ -104,17 +123,6 @@ def _suffixes(look: EniLook) -> tuple[str, ...]:
     asking = {row.workload for row in look.usage.workloads}
     own = {s for w, conf in look.confs.items() if w in asking for s in conf.search}
     return (*SEARCH_SUFFIXES, *sorted(own - set(SEARCH_SUFFIXES), key=lambda s: (-len(s), s)))
-
-
-def _searchers(look: EniLook, plain: set[str], suffixes: tuple[str, ...]) -> dict[Workload, float]:
-    """Who asks for such names, and how many a second; the busiest first."""
-    found: defaultdict[Workload, float] = defaultdict(float)
-    for workload, names in look.names_by_workload():
-        for (name, _), pps in names.items():
-            behind = any(name.endswith(f".{suffix}") for suffix in suffixes)
-            if pps and behind and _beginning(name, plain) is not None:
-                found[workload] += pps
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _share(pps: float, look: EniLook) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import BASIS_CLASSES, DNS_CLASSES, Finding
+from ..model import BASIS_CLASSES, DNS_CLASSES, Finding, Workload
 from .look import LEAST_PPS, EniLook
+from .who import askers, full_name, rates, senders
 
 NO_CACHE_PPS = 50.0
 NO_CACHE_PART = 0.5
@@ -22,15 +23,21 @@ def no_cache(look: EniLook) -> Iterator[Finding]:
         return
     predicted = max(0.0, pps - spared)
     if predicted <= pps * NO_CACHE_PART:
+        who = senders(look, classes)
         yield Finding(
             "no-cache",
-            "warning" if look.usage.utilization >= NEAR_LIMIT else "info",
+            "warning" if pps >= look.usage.limit_pps * NEAR_LIMIT else "info",
             f"{look.label}: a cache on the node would leave {predicted:.0f} of {pps:.0f} DNS"
             " packets a second",
             eni=look.label,
-            evidence={"pps": round(pps, 1), "predicted_pps": round(predicted, 1)},
-            remedy="`eni53 remedy` prints a cache that fits this node: dnsmasq-ecs, unbound-ecs,"
-            " unbound-awsvpc, nodelocaldns-eks or dnsmasq-host",
+            workload=full_name(*who) if len(who) == 1 else None,
+            evidence={
+                "pps": round(pps, 1),
+                "predicted_pps": round(predicted, 1),
+                "limit_pps": look.usage.limit_pps,
+                "workloads": rates(who) or "unknown",
+            },
+            remedy=_cache_for(look, next(iter(who), None)),
         )
 
 
@@ -49,21 +56,38 @@ def short_ttl(look: EniLook) -> Iterator[Finding]:
     if total < LEAST_PPS or share < SHORT_SHARE:
         return
     busiest = max(short, key=lambda key: short[key])
+    who = askers(look, lambda name, kind: (name, kind) in short)
     yield Finding(
         "short-ttl",
         "info",
         f"{look.label}: {share:.0%} of the queries are for names whose answers may be kept for"
         f" {SHORT_TTL_S} s at most, as {busiest[0]} ({ttls[busiest]} s)",
         eni=look.label,
+        workload=full_name(*who) if len(who) == 1 else None,
         evidence={
             "pps": round(total, 1),
             "share": round(share, 3),
             "name": busiest[0],
             "ttl_s": ttls[busiest] or 0,
+            "workloads": rates(who) or "unknown",
         },
         remedy="if the zone is yours (service discovery, a record of your own), give it a longer"
         " TTL; each client that keeps its connections asks less",
     )
+
+
+def _cache_for(look: EniLook, busiest: Workload | None) -> str:
+    """Which of the remedies fits who asks most."""
+    kind = busiest.kind if busiest is not None else ""
+    if kind == "pod":
+        return "`eni53 remedy nodelocaldns-eks` prints a DaemonSet that answers on each node"
+    if kind == "ecs_task" and look.usage.eni.netns != "host":
+        return "`eni53 remedy unbound-awsvpc` prints a cache that runs within the task"
+    if kind in {"ecs_task", "container"}:
+        return "`eni53 remedy dnsmasq-ecs` (or unbound-ecs) prints a daemon service for the bridge"
+    if kind == "host":
+        return "`eni53 remedy dnsmasq-host` prints a cache behind systemd-resolved"
+    return "`eni53 remedy` prints a cache that fits: for ECS, EKS or a host"
 
 
 def _spared_pps(look: EniLook, classes: frozenset[str]) -> float | None:

@@ -30,12 +30,13 @@ def loopback_resolver(last: Snapshot) -> Iterator[Finding]:
             "critical" if only else "warning",
             f"{_told(workloads)}: nameserver {server} in its resolv.conf, and nothing listens on"
             " port 53 there"
-            + (": no name resolves" if only else ": the others are asked after it"),
+            + (": no name resolves" if only else ": each name is asked of the next one"),
             workload=_only(workloads),
             evidence=_evidence(workloads, nameserver=server),
-            remedy="127.0.0.1 is the container itself: the file was copied from a host that has a"
-            " cache of its own. Name the VPC's resolver, or the cache's address on the bridge"
-            " (Docker: --dns or daemon.json; ECS: dnsServers; pods: dnsPolicy, dnsConfig)",
+            remedy=f"{server} is the container itself: often the file was copied from a host that"
+            " has a cache of its own. Name the VPC's resolver, or the cache's address on the bridge"
+            " (Docker: `docker run --dns` or daemon.json; ECS: dnsServers; pods: dnsPolicy,"
+            " dnsConfig)",
         )
 
 

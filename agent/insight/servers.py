@@ -30,7 +30,7 @@ def dead_first_nameserver(last: Snapshot) -> Iterator[Finding]:
             "dead-first-nameserver",
             "warning",
             f"{who} waits {asked.waited_s:.1f} s on each name for {asked.server}, which does not"
-            " answer, and then asks another server",
+            " answer, and then asks its next server",
             workload=who,
             evidence={
                 "server": asked.server,
@@ -39,7 +39,8 @@ def dead_first_nameserver(last: Snapshot) -> Iterator[Finding]:
                 "waited_seconds": round(asked.waited_s, 2),
             },
             remedy=f"take {asked.server} out of its resolv.conf (dnsServers of the task, dnsConfig"
-            " of the pod, --dns), or start the cache that should be there",
+            " of the pod, `docker run --dns`), or start the cache that should be there; the finding"
+            " goes some minutes after the last such query",
         )
 
 

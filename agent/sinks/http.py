@@ -7,6 +7,7 @@ of which there are few, and never the counting.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ..errors import NeedError
 from ..model import Snapshot
 from ..snapshot_json import dumps, finding_to_json
+from ..top_names import MOST_NAMES, with_names
 from .metrics import render
 
 _CLIENT_TIMEOUT_S = 10.0
@@ -126,14 +128,18 @@ class HttpDoor:
         self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
-        status, kind, body = self._route(environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
+        status, kind, body = self._route(
+            environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), environ.get("QUERY_STRING")
+        )
         headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
         if status.startswith("405"):
             headers.append(("Allow", "GET, HEAD"))
         start_response(status, headers)
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
-    def _route(self, method: str | None, path: str | None) -> tuple[str, str, bytes]:
+    def _route(
+        self, method: str | None, path: str | None, query: str | None
+    ) -> tuple[str, str, bytes]:
         if method not in {"GET", "HEAD"}:
             return "405 Method Not Allowed", _TEXT, b"only GET\n"
         snapshot = self._view.latest()
@@ -153,6 +159,16 @@ class HttpDoor:
         if path == "/readyz":
             return "200 OK", _TEXT, b"ready\n"
         if path == "/api/v1/snapshot":
-            return "200 OK", _JSON, dumps(snapshot).encode()
+            return _snapshot(snapshot, query or "")
         findings = [finding_to_json(finding) for finding in snapshot.findings]
         return "200 OK", _JSON, json.dumps({"version": 1, "findings": findings}).encode()
+
+
+def _snapshot(snapshot: Snapshot, query: str) -> tuple[str, str, bytes]:
+    """The snapshot, with as many names of each ENI as ``names=`` asks for."""
+    wanted = re.search(r"(?:^|&)names=([^&]*)", query)
+    if wanted is None:
+        return "200 OK", _JSON, dumps(snapshot).encode()
+    if not re.fullmatch(r"[0-9]{1,3}", wanted[1]) or int(wanted[1]) > MOST_NAMES:
+        return "400 Bad Request", _TEXT, f"names: a number from 0 to {MOST_NAMES}\n".encode()
+    return "200 OK", _JSON, dumps(with_names(snapshot, int(wanted[1]))).encode()

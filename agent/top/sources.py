@@ -31,9 +31,11 @@ class AgentSource:
     Args:
         agent: Where it is.
         wanted: Labels or interface names of the ENIs to keep; empty for all.
+        names: How many names of each ENI to ask for; None: as many as it shows by itself.
     """
 
-    def __init__(self, agent: Agent, wanted: Collection[str]) -> None:
+    def __init__(self, agent: Agent, wanted: Collection[str], names: int | None = None) -> None:
+        self._path = "/api/v1/snapshot" + ("" if names is None else f"?names={names}")
         self._agent = agent
         self._wanted = wanted
         self.name = f"agent {agent.pid}"
@@ -44,7 +46,7 @@ class AgentSource:
         Raises:
             SourceError: It does not answer, or not like an agent.
         """
-        return only(loads(self._get("/api/v1/snapshot")), self._wanted)
+        return only(loads(self._get(self._path)), self._wanted)
 
     def first(self) -> Snapshot:
         """As `fetch`, but an agent that has just started gets a moment."""

@@ -54,3 +54,24 @@ def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
     assert found["search-domains"]["evidence"]["pps"] == pytest.approx(80, rel=0.15)  # type: ignore[index]
     assert found["aaaa-doubling"]["evidence"]["pps"] == pytest.approx(60, rel=0.15)  # type: ignore[index]
     assert "imds-load" not in found
+
+
+def test_search_domains_of_many_names(lab: Lab) -> None:
+    """Thirty names that share the load evenly, each with a search domain and as two types."""
+    task = lab.run_task("many")
+    suffixes = ("corp.example.org", "corp.example.org.shop.svc.cluster.local")
+    with Agent(lab) as agent:
+        loads = [
+            task.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900",
+                            "--name", f"n{{n}}.{suffix}", "--repeat", "30", "--type", kind)
+            for suffix in suffixes for kind in ("A", "AAAA")
+        ]  # fmt: skip
+        time.sleep(1)
+        _, found = look(agent)
+        for load in loads:
+            load.terminate()
+            load.communicate()
+    task.remove()
+    assert {"search-domains", "aaaa-doubling"} <= set(found)
+    assert found["search-domains"]["evidence"]["share"] == pytest.approx(0.5, abs=0.1)  # type: ignore[index]
+    assert found["search-domains"]["workload"] is not None

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 from eni53.diagnosis import findings
-from eni53.model import CLASSES, Count, Eni, EniUsage, Finding, NameRate, Snapshot
+from eni53.model import (
+    CLASSES,
+    Count,
+    Eni,
+    EniUsage,
+    Finding,
+    NameRate,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
 from eni53.sample import Answer
 
 SECONDS = 10.0
@@ -42,6 +52,7 @@ def found(last: EniUsage, first: EniUsage | None = None) -> dict[str, Finding]:
     before = first or replace(
         last,
         classes={name: Count(0, 0.0) for name in CLASSES},
+        workloads=(),
         names=tuple(replace(name, packets=0) for name in last.names),
         cacheable=last.cacheable and dict.fromkeys(last.cacheable, 0.0),
         **{
@@ -62,9 +73,16 @@ def spared(resolver: float, other: float = 0.0) -> dict[str, float]:
 def test_a_cache_that_would_halve_the_load() -> None:
     """From a half on, and from fifty a second on; with what it would leave."""
     finding = found(usage(cacheable=spared(900.5)))["no-cache"]
-    assert finding.evidence == {"pps": 100.0, "predicted_pps": pytest.approx(9.95, abs=0.1)}
+    assert finding.evidence == {
+        "pps": 100.0,
+        "predicted_pps": pytest.approx(9.95, abs=0.1),
+        "limit_pps": 1024,
+        "workloads": "unknown",
+    }
     assert finding.severity == "info"
-    assert found(usage(cacheable=spared(900), utilization=0.6))["no-cache"].severity == "warning"
+    much = usage(packets={"resolver": 5120}, cacheable=spared(5000))
+    assert found(much)["no-cache"].severity == "warning"
+    assert found(replace(much, limit_pps=1025))["no-cache"].severity == "info"
     assert "no-cache" in found(usage(cacheable=spared(500)))
     assert found(usage(cacheable=spared(499))) == {}
     few = {"packets": {"resolver": 499}}
@@ -83,7 +101,47 @@ def test_only_what_the_limit_counts_is_compared() -> None:
     other = {"packets": {"resolver": 100, "dns_other": 1000}, "cacheable": spared(0, 1000)}
     assert found(usage(**other)) == {}
     evidence = found(usage(**other, basis="dns"))["no-cache"].evidence
-    assert evidence == {"pps": 110.0, "predicted_pps": 10.0}
+    assert (evidence["pps"], evidence["predicted_pps"]) == (110.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "netns", "remedy"),
+    [
+        ("ecs_task", "host", "dnsmasq-ecs"),
+        ("ecs_task", "net:[4]", "unbound-awsvpc"),
+        ("container", "host", "dnsmasq-ecs"),
+        ("pod", "host", "nodelocaldns-eks"),
+        ("host", "host", "dnsmasq-host"),
+        ("unattributed", "host", "`eni53 remedy`"),
+    ],
+)
+def test_the_cache_that_is_advised_fits_who_asks(kind: str, netns: str, remedy: str) -> None:
+    """By who asks most; and that one is named, when it is the only one."""
+    row = WorkloadUsage(
+        Workload(kind, "prod", "shop"), "direct", 1000, 100.0, 1.0, {"resolver": Count(1000, 100.0)}
+    )
+    last = replace(usage(cacheable=spared(900)), workloads=(row,))
+    finding = found(replace(last, eni=replace(last.eni, netns=netns)))["no-cache"]
+    assert remedy in finding.remedy
+    assert (finding.workload, finding.evidence["workloads"]) == ("prod/shop", "prod/shop 100")
+
+
+def test_unanswered_tells_the_two_causes_apart() -> None:
+    """At the limit AWS drops; far from it a server is dead, and who asks other ones is named."""
+    row = WorkloadUsage(
+        Workload("ecs_task", "prod", "shop"), "direct", 100, 10.0, 0.1,
+        {"dns_other": Count(100, 10.0)},
+    )  # fmt: skip
+    far = replace(usage(unanswered=100, packets={"dns_other": 100}), workloads=(row,))
+    finding = found(far)["unanswered"]
+    assert "dead" in finding.remedy
+    assert (finding.workload, finding.evidence["ask_other_servers"]) == (
+        "prod/shop",
+        "prod/shop 10",
+    )
+    near = found(replace(far, utilization=0.95))["unanswered"]
+    assert "drops" in near.remedy
+    assert near.workload is None
 
 
 def test_what_was_before_does_not_count() -> None:
@@ -117,7 +175,13 @@ def test_short_ttls() -> None:
     """A quarter of the load, and twenty a second: what is kept for 5 s, or not at all by TTL 0."""
     told = names(("a.svc.internal", 200, 2), ("b.svc.internal", 50, 0), ("c.example.com", 300, 60))
     evidence = found(usage(names=told))["short-ttl"].evidence
-    assert evidence == {"pps": 25.0, "share": 0.25, "name": "a.svc.internal", "ttl_s": 2}
+    assert evidence == {
+        "pps": 25.0,
+        "share": 0.25,
+        "name": "a.svc.internal",
+        "ttl_s": 2,
+        "workloads": "unknown",
+    }
     assert found(usage(names=names(("a.svc.internal", 249, 2)))) == {}
     assert found(usage(names=names(("a.svc.internal", 400, 6)))) == {}
     assert found(usage(names=names(("a.svc.internal", 400, None)))) == {}

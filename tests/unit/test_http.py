@@ -84,6 +84,19 @@ def test_routes(state, door, path, kind, holds):
     assert headers["Content-Length"] == str(len(body))
 
 
+@pytest.mark.parametrize("query", ["names=500", "names=0", "x=1&names=7", "y=names=9", ""])
+def test_as_many_names_as_are_asked_for(state, door, query):
+    """Up to a bound; whatever else is in the query is nobody's business."""
+    assert ask(door, f"/api/v1/snapshot?{query}")[0] == 200
+
+
+@pytest.mark.parametrize("names", ["501", "-1", "", "x", "%31", "1e3", "9" * 5000])
+def test_a_number_of_names_that_is_none(state, door, names):
+    """One line that says what is allowed."""
+    status, _, body = ask(door, f"/api/v1/snapshot?names={names}")
+    assert (status, body) == (400, b"names: a number from 0 to 500\n")
+
+
 @pytest.mark.parametrize("path", ["/x", "/metrics/", "/api/v1", "/../etc/passwd"])
 def test_another_path_is_not_here(state, door, path):
     """404, and nothing of the file system behind it."""

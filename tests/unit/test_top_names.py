@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 from eni53.kernel import layout
@@ -11,7 +12,9 @@ from eni53.kernel.senders import SenderKeys
 from eni53.kernel.told import Told
 from eni53.model import NameRate
 from eni53.sample import Question, SenderKey
-from eni53.top_names import TopNames
+from eni53.top_names import TopNames, with_names
+
+from tests.fixtures import snapshots
 
 READS = {at: Question(f"n{at}", "A") for at in range(9)}
 
@@ -103,3 +106,13 @@ def test_who_asked_is_laid_out_as_a_senders_key_is(at: int) -> None:
     """`Asked` takes the part behind the hash for one; its zero is the protocol, udp."""
     assert layout.ASKED_KEY.fields[at] == layout.SENDER_KEY.fields[at - 1]
     assert layout.ASKED_KEY.fields[8][1] == layout.SENDER_KEY.fields[7][1]
+
+
+def test_whoever_asks_may_have_more_than_are_shown() -> None:
+    """As many as there are; a snapshot from elsewhere has what it was sent."""
+    names = TopNames([({at: 9 - at for at in range(9)}, {})], READS, unseen, 2, 1.0)
+    snapshot = snapshots.near_limit()
+    [eni] = with_names(replace(snapshot, enis=(replace(snapshot.enis[0], names=names),)), 7).enis
+    assert [name.name for name in eni.names] == [f"n{at}" for at in range(7)]
+    assert len(names) == 2
+    assert with_names(snapshot, 7) == snapshot
