@@ -36,7 +36,7 @@ class AgentSource:
     def __init__(self, agent: Agent, wanted: Collection[str]) -> None:
         self._agent = agent
         self._wanted = wanted
-        self.name = f"agent {agent.pid}"
+        self.name = f"agent pid {agent.pid}"
 
     def fetch(self) -> Snapshot:
         """Its newest snapshot.
