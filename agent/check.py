@@ -173,7 +173,7 @@ def _links(config: Config, table: LinkTable, facts: ImdsFacts | None) -> Iterato
         yield Item("eni", "ok" if not mend else "warn", clean(detail), mend)
         yield from _foreign(table, link.index, link.name, (INGRESS, EGRESS))
     veths = workload_veths(links.values(), {link.index for link in enis})
-    yield Item("workload veths", "info", f"{len(veths)} lead into other network namespaces")
+    yield Item("workload veths", "info", led_away(len(veths)))
     for link in veths:
         yield from _foreign(table, link.index, link.name, (INGRESS,))
     for link in links.values():
@@ -202,6 +202,13 @@ def _links(config: Config, table: LinkTable, facts: ImdsFacts | None) -> Iterato
     else:
         mend = "VPC+2 is unknown: set [resolver] addresses, or let IMDS be reached"
         yield Item("resolver", "warn", detail, mend)
+
+
+def led_away(number: int) -> str:
+    """How many veths lead away, as a sentence's end."""
+    if number == 1:
+        return "1 leads into another network namespace"
+    return f"{number} lead into other network namespaces"
 
 
 def _foreign(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TextIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from . import log, presence
@@ -16,14 +17,19 @@ from .config import Config
 from .diagnosis import findings
 from .errors import NeedError, SourceError
 from .model import Finding, Snapshot
+from .sidecar.choice import wants_sidecar
 from .snapshot_json import finding_to_json
 from .text import clean
+from .top.cells import known
 from .top.command import interruptible
 from .top.sources import AgentSource, measure, watch
+from .top.view import by_heat
 from .top_names import MOST_NAMES, with_names
 
 _ORDER = ("critical", "warning", "info")
 _STYLES = {"critical": "bold dark_orange", "warning": "yellow", "info": "cyan"}
+_INDENT = 10
+"""Cells before what is told: a finding begins in the first one, and nothing else does."""
 
 
 def run(config: Config, *, seconds: float, as_json: bool, fail: bool) -> int:
@@ -33,43 +39,117 @@ def run(config: Config, *, seconds: float, as_json: bool, fail: bool) -> int:
         NeedError: There is no agent to ask, and this node cannot count by itself.
     """
     log.setup(level="error")
-    first, last = _look(config, seconds, as_json=as_json)
+    agent = presence.find(config.runtime_dir)
+    source = AgentSource(agent, config.eni.interfaces, MOST_NAMES) if agent is not None else None
+    first, last = _look(config, source, seconds, _silent if as_json else _say)
     found = sorted(findings(first, last), key=lambda f: (_ORDER.index(f.severity), f.code))
     if as_json:
         document = {"version": 1, "findings": [finding_to_json(finding) for finding in found]}
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
-        show(found, last, sys.stdout)
+        show(found, last, sys.stdout, first=first, agent=source.name if source is not None else "")
     return int(fail and any(finding.severity != "info" for finding in found))
 
 
-def _look(config: Config, seconds: float, *, as_json: bool) -> tuple[Snapshot | None, Snapshot]:
+def _look(
+    config: Config, source: AgentSource | None, seconds: float, say: Callable[[str], None]
+) -> tuple[Snapshot | None, Snapshot]:
     """The node at the begin and at the end; None for the first where it began with nothing."""
-    if not as_json:
-        print(f"eni53: looking for {seconds:g} s", file=sys.stderr)
-    agent = presence.find(config.runtime_dir)
-    if agent is None:
-        return None, with_names(interruptible(measure(config, seconds)), MOST_NAMES)
+    looking = f"looking for {seconds:g} s"
+    if source is None:
+        # Compiling takes seconds: without this line they would be taken for those of the look.
+        if not wants_sidecar(config, os.environ):
+            say("loading the programs")
+        last = interruptible(measure(config, seconds, lambda: say(looking)))
+        return None, with_names(last, MOST_NAMES)
+    say(looking)
     try:
-        return watch(AgentSource(agent, config.eni.interfaces, MOST_NAMES), seconds)
+        return watch(source, seconds)
     except SourceError as error:
         raise NeedError(str(error)) from error
 
 
-def show(found: Sequence[Finding], snapshot: Snapshot, stream: TextIO) -> None:
-    """Print them, the worst first: what, its evidence, what would help."""
+def _say(what: str) -> None:
+    print(f"eni53: {what}", file=sys.stderr, flush=True)
+
+
+def _silent(_what: str) -> None:
+    """Who reads JSON is not told how it goes on."""
+
+
+def show(
+    found: Sequence[Finding],
+    snapshot: Snapshot,
+    stream: TextIO,
+    *,
+    first: Snapshot | None = None,
+    agent: str = "",
+) -> None:
+    """Print who looked, and what was found, the worst first: what, its evidence, what would help.
+
+    Args:
+        found: In the order in which to print them.
+        snapshot: What it was found in.
+        stream: Where to.
+        first: The look before; None where *snapshot* covers all of the time.
+        agent: Which agent was asked; empty for a count of our own.
+    """
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    looked_s = snapshot.time_s - first.time_s if first is not None else snapshot.window_s
+    moment = datetime.fromtimestamp(snapshot.time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    told_by = agent or "own count (no agent)"
+    node = clean(snapshot.node)
+    header = f"eni53 doctor  {node}  {moment}  looked for {_s(looked_s)}  {told_by}"
+    console.print(Text(header), soft_wrap=True)
+    console.print()
+    before: Finding | None = None
     for finding in found:
-        line = Text(f"{finding.severity:<9}", _STYLES.get(finding.severity, ""))
-        console.print(line.append(f"{clean(finding.code)}: {_plain(finding.summary)}", ""))
+        if before is not None:
+            console.print()
+        line = Text(finding.severity.ljust(_INDENT), _STYLES.get(finding.severity, ""))
+        _print(console, line.append(f"{clean(finding.code)}: {_plain(finding.summary)}", ""))
         evidence = ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in finding.evidence.items())
-        for label, text in (("evidence", evidence), ("helps", _plain(finding.remedy))):
+        remedy = _plain(finding.remedy)
+        if remedy and before and (before.code, before.remedy) == (finding.code, finding.remedy):
+            remedy = "as above"
+        for label, text in (("evidence", evidence), ("helps", remedy)):
             if text:
-                told = Text(f"{label}: ", "dim").append(text, "")
-                console.print(Padding(told, (0, 0, 0, 10)))
+                told = Text(" " * _INDENT).append(f"{label}: ", "dim").append(text, "")
+                _print(console, told)
+        before = finding
     if not found:
-        enis = len(snapshot.enis)
-        console.print(f"Nothing to report of {enis} ENI{'' if enis == 1 else 's'}.")
+        console.print(Text(_nothing(snapshot, looked_s, lately=bool(agent))), soft_wrap=True)
+
+
+def _nothing(snapshot: Snapshot, looked_s: float, *, lately: bool) -> str:
+    """That there is nothing, on how much, and how near to the limit the nearest was.
+
+    *lately* when the peak is of the last minute and not of this look alone.
+    """
+    number = len(snapshot.enis)
+    told = f"Nothing to report of {number} ENI{'' if number == 1 else 's'} in {_s(looked_s)}"
+    if not number:
+        return f"{told}."
+    hottest = by_heat(snapshot.enis)[0]
+    peak = known(hottest.peak_pps, hottest.basis)
+    which = f" on {clean(hottest.eni.label)}" if number > 1 else ""
+    when = " of the last minute" if lately else ""
+    pps = "unknown," if peak is None else f"{peak:.0f}"
+    return f"{told} (highest second{when}{which} {pps} of {hottest.limit_pps})."
+
+
+def _print(console: Console, text: Text) -> None:
+    """*text*, what does not fit its first line below it and indented: it begins no finding."""
+    begin, rest = text[:_INDENT], text[_INDENT:]
+    # Console.print would fill lines up with blanks, or wrap them to the first column.
+    for line in rest.wrap(console, max(_INDENT, console.width - _INDENT)):
+        line.rstrip()
+        console.print(begin + line, soft_wrap=True)
+        begin = Text(" " * _INDENT)
+
+
+def _s(seconds: float) -> str:
+    return f"{round(seconds, 1):g} s"
 
 
 def _plain(text: str) -> str:

@@ -11,21 +11,32 @@ from .marks import Marks
 
 _NUMBERS = 36
 """Cells of everything but the name."""
+_LEAST_ROOM = 16
+
+NAMES_SHOWN = 10
+"""As many as an ENI has at most."""
+LEAST_NAMES = 3
+"""Fewer of several tell no more than the one line of `panel.asked`."""
 
 
 def name_table(eni: EniUsage, width: int, most: int, marks: Marks) -> list[Text]:
-    """At most *most* names in *width* cells, with a heading; none without room or names."""
+    """At most *most* names in *width* cells, with a heading.
+
+    Empty without names, or without room for as many as are worth a table.
+    """
+    most = min(most, NAMES_SHOWN, len(eni.names))
     room = width - _NUMBERS
-    if room < 16 or not eni.names or most < 1:
+    if room < _LEAST_ROOM or most < 1 or most < min(LEAST_NAMES, len(eni.names)):
         return []
-    head = Text("  " + "asked for".ljust(room), "dim")
+    left_out = f" ({most} of {len(eni.names)})" if most < len(eni.names) else ""
+    head = Text("  " + cells.cut(f"asked for{left_out}", room - 1, marks).ljust(room), "dim")
     lines = [head.append(f"{'type':<8}{'pps':>7}  {'TTL':>5}  answer")]
     for name in eni.names[:most]:
         line = Text("  ").append(cells.middle(cells.shown(name.name, marks), room - 1, marks))
         line.append(" " * max(1, room + 2 - cell_len(line.plain)))
         line.append(f"{cells.cut(cells.shown(name.type, marks), 7, marks):<8}")
         line.append(f"{cells.rate(name.pps, marks):>7}  {_ttl(name, marks):>5}  ")
-        answer = cells.shown(name.answer.rcode, marks) if name.answer else marks.unknown
+        answer = cells.shown(name.answer.rcode, marks) if name.answer else "none seen"
         lines.append(line.append(cells.cut(answer, 10, marks), "dim"))
     return lines
 

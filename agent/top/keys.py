@@ -87,7 +87,7 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The page."""
-        yield Static(_page(self._marks), id="help")
+        yield Static(help_page(self._marks), id="help")
 
     def on_key(self, event: events.Key) -> None:
         """Close on any key, and let it do nothing else."""
@@ -95,7 +95,8 @@ class HelpScreen(ModalScreen[None]):
         self.dismiss()
 
 
-def _page(marks: Marks) -> Text:
+def help_page(marks: Marks) -> Text:
+    """All keys and signs, for 80x24."""
     full = marks.parts[-1]
     rows = (
         ("Keys", ""),
@@ -114,6 +115,10 @@ def _page(marks: Marks) -> Text:
         ("sent", "packets/s by class; in (parentheses): not under the limit"),
         ("share", "part of what the limit counts on this ENI"),
         ("via cache", "sent by a cache on this node that asked on its behalf"),
+        (
+            "TTL  answer",
+            f"how long to keep the last answer ({marks.unknown}: not at all); its code",
+        ),
         (marks.unknown, "not known, which is not the same as zero"),
     )
     page = Text()

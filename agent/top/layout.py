@@ -103,15 +103,22 @@ def drilled(eni: EniUsage, view: ViewState, width: int, room: int) -> list[Text]
     """One ENI with the screen for itself: a higher chart, its classes one by one, more rows."""
     marks = marks_for(view.ascii_only)
     charted = 0 if room < 8 else 1 if room < 16 else 2 if room < 26 else 5
-    told = name_table(eni, width, 5, marks) if room >= 34 else []
-    asked = bool(eni.names) and room >= 16 and not told
-    lines = _panel(eni, width, (room >= 4, 0, 12 <= room < 18, asked), marks)
+    lines = _panel(eni, width, (room >= 4, 0, 12 <= room < 18, False), marks)
+    asked_at = len(lines)
     if room >= 18:
         lines.append(panel.facts(eni, marks))
     lines += panel.minute(eni, width, charted, marks) if charted else []
     if room >= 18:
         lines += panel.class_table(eni, marks)
-    lines += told
-    if room >= 26:
-        lines.append(Text(""))
+    gap = [Text("")] if room >= 26 else []
+    # Names get what workloads leave: a row that gave way to one would hide who asks for it.
+    spare = room - len(lines) - len(gap) - height_of(eni, view)
+    around = 2 if gap else 3  # its heading, a blank before that, and one behind the last name
+    told = name_table(eni, width, spare - around, marks)
+    if told:
+        lines += [Text(""), *told]
+        gap = [Text("")]
+    elif eni.names and room >= 16:
+        lines.insert(asked_at, panel.asked(eni, width, marks))
+    lines += gap
     return lines + table(eni, view, width, room - len(lines), names=True)

@@ -21,6 +21,8 @@ from .view import ViewState, focus
 ENDLESS = 1_000_000
 """A height that holds anything: what a pipe has."""
 
+_PART_GAP = 2
+_HEADER_FRAME = len("eni53 ") + _PART_GAP
 _BASIS_WORDS = {"linklocal": "limit on link-local", "dns": "limit on port 53"}
 _SEVERITY_STYLES = {"critical": "bold dark_orange", "warning": "yellow"}
 
@@ -52,28 +54,35 @@ def render(snapshot: Snapshot, view: ViewState, width: int, height: int | None) 
 
 
 def _header(snapshot: Snapshot, view: ViewState, width: int, marks: Marks) -> Text:
-    """Node, time and what the numbers mean; what matters least goes first when it is narrow."""
+    """Node, time and what the numbers mean; what matters least goes first when it is narrow.
+
+    The first label of the node's name is kept, up to 18 cells of it.
+    """
     moment = datetime.fromtimestamp(snapshot.time_s, UTC)
     number = len(snapshot.enis)
     bases = {usage.basis for usage in snapshot.enis}
-    parts = [
-        ("PAUSED", "bold black on yellow") if view.paused else ("", ""),
-        (cells.cut(cells.shown(view.played, marks), 36, marks), "bold reverse cyan"),
-        (moment.strftime("%H:%M:%S UTC"), ""),
-        (f"{number} ENI" + ("s" if number != 1 else ""), ""),
-        (_BASIS_WORDS[bases.pop()] if len(bases) == 1 else "", "dim"),
-        (cells.cut(cells.shown(view.source, marks), 28, marks), "dim"),
-        (moment.strftime("%Y-%m-%d") if width >= 100 else "", "dim"),
-    ]
-    kept: list[tuple[str, str]] = []
-    for part in parts:
-        if part[0] and sum(cell_len(text) + 2 for text, _ in [*kept, part]) <= width - 26:
-            kept.append(part)
-    right = Text("  ").join(Text(text, style=style) for text, style in kept)
-    room = width - cell_len(right.plain) - 8
-    line = Text("eni53 ", style="").append(
-        cells.cut(cells.shown(snapshot.node, marks), room, marks), "bold"
+    parts = (  # how soon it is kept, what, its style; in the order in which they are shown
+        (0, "PAUSED" if view.paused else "", "bold black on yellow"),
+        (1, cells.cut(cells.shown(view.played, marks), 36, marks), "bold reverse cyan"),
+        (2, moment.strftime("%H:%M:%S UTC"), ""),
+        (4, f"{number} ENI" + ("s" if number != 1 else ""), ""),
+        (5, _BASIS_WORDS[bases.pop()] if len(bases) == 1 else "", "dim"),
+        (3, cells.cut(cells.shown(view.source, marks), 28, marks), "dim"),
+        (6, moment.strftime("%Y-%m-%d") if width >= 100 else "", "dim"),
     )
+    node = cells.shown(snapshot.node, marks)
+    least = min(18, cell_len(node.partition(".")[0]) + len(marks.more))
+    kept: set[int] = set()
+    left = width - _HEADER_FRAME - least + _PART_GAP  # the last part has no gap behind it
+    for rank, text, _ in sorted(parts):
+        if text and cell_len(text) + _PART_GAP <= left:
+            kept.add(rank)
+            left -= cell_len(text) + _PART_GAP
+    right = Text(" " * _PART_GAP).join(
+        Text(text, style=style) for rank, text, style in parts if rank in kept
+    )
+    room = width - cell_len(right.plain) - _HEADER_FRAME
+    line = Text("eni53 ", style="").append(cells.cut(node, room, marks), "bold")
     line.stylize("bold cyan", 0, 5)
     line.append(" " * max(1, width - cell_len(line.plain) - cell_len(right.plain)))
     return line.append_text(right)

@@ -38,7 +38,7 @@ class AgentSource:
         self._path = "/api/v1/snapshot" + ("" if names is None else f"?names={names}")
         self._agent = agent
         self._wanted = wanted
-        self.name = f"agent {agent.pid}"
+        self.name = f"agent pid {agent.pid}"
 
     def fetch(self) -> Snapshot:
         """Its newest snapshot.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from eni53.top.keys import HelpScreen, key_line
+from eni53.top.keys import HelpScreen, help_page, key_line
 from eni53.top.live import TopApp
+from eni53.top.marks import ASCII, UNICODE, Marks
 from eni53.top.view import SORT_KEYS, ViewState
 from rich.cells import cell_len
 from textual.pilot import Pilot
@@ -91,6 +92,20 @@ def test_help_lies_over_the_screen_until_any_key() -> None:
         assert ViewState() == app.view
 
     drive(steps)
+
+
+@pytest.mark.parametrize("marks", [UNICODE, ASCII], ids=["unicode", "ascii"])
+def test_help_explains_every_sign_within_80x24(marks: Marks) -> None:
+    """A page that does not fit hides its last lines, for there is no scrolling in it."""
+    page = help_page(marks).plain.splitlines()
+
+    assert (
+        f"  TTL  answer    how long to keep the last answer ({marks.unknown}: not at all);"
+        in "".join(page)
+    )
+    assert max(map(cell_len, page)) <= 78, "80 less its padding"
+    assert len(page) <= 24
+    assert marks.ascii_only <= "".join(page).isascii()
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])

@@ -6,14 +6,15 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
-from eni53.model import EniUsage, Snapshot
+from eni53.model import EniUsage, NameRate, Snapshot
+from eni53.sample import Answer
 from eni53.top.render import render
 from eni53.top.view import SORT_KEYS, ViewState
 
 from tests.fixtures import snapshots
 from tests.fixtures.hostile import hostile
 
-PLAIN = ViewState(source="agent 4711")
+PLAIN = ViewState(source="agent pid 4711")
 DRILLED = replace(PLAIN, selected="eni-0a1b2c3d4e5f60718", drilled=True)
 
 
@@ -132,6 +133,58 @@ def test_drilled_in_shows_what_workloads_ask_for_when_it_fits() -> None:
         "asks orders.internal.example.com A 80" in line
         for line in lines_of(snapshots.near_limit(), DRILLED, 120, 60)
     )
+
+
+@pytest.mark.parametrize(("rows", "height", "shown"), [
+    (1, 24, 5), (2, 24, 4), (3, 24, 3), (4, 24, 0), (2, 28, 8), (8, 40, 10), (11, None, 10),
+])  # fmt: skip
+def test_drilled_in_names_take_the_lines_that_workloads_leave(
+    rows: int, height: int | None, shown: int
+) -> None:
+    """No row is lost to them; where only one or two of ten would fit, one line tells as much."""
+    names = tuple(NameRate(f"host-{at}.test", "A", 10.0 - at) for at in range(10))
+    crowd = snapshots.near_limit().enis[0].workloads[:rows]
+    lines = lines_of(only_eni(snapshots.near_limit(), names=names, workloads=crowd), DRILLED,
+                     80, height)  # fmt: skip
+    table = [at for at, line in enumerate(lines) if line.startswith("  host-")]
+
+    assert len(table) == shown
+    assert any(line.startswith("  asked ") and "host-0.test A" in line for line in lines) == (
+        not shown
+    )
+    below = next(at for at, line in enumerate(lines) if line.startswith("  workload ")) + 1
+    assert sum(line.startswith("  ") and line[2] != " " for line in lines[below:]) == rows
+    assert not any("more," in line for line in lines)
+    if shown:
+        assert lines[table[0] - 2] == ""
+        assert ("asked for (" in lines[table[0] - 1]) == (shown < 10)
+        assert lines[table[-1] + 1] == ""
+
+
+def test_a_name_without_an_answer_says_so() -> None:
+    """A dash would look like a name of which nothing is known, which is not what is wrong."""
+    names = (NameRate("dead.test", "A", 9.0), NameRate("kept.test", "A", 8.0,
+             answer=Answer(None, "SERVFAIL")))  # fmt: skip
+    lines = lines_of(only_eni(snapshots.near_limit(), names=names), DRILLED, 120, 60)
+    told = [line.split() for line in lines if line.startswith(("  dead.test", "  kept.test"))]
+
+    assert told == [
+        ["dead.test", "A", "9.0", "\N{EN DASH}", "none", "seen"],
+        ["kept.test", "A", "8.0", "\N{EN DASH}", "SERVFAIL"],
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("pid", [7, 4194304])
+def test_a_long_pid_does_not_cost_the_header_its_source(width: int, pid: int) -> None:
+    """Whose numbers these are is said before how many ENIs there are and what the limit is on."""
+    view = replace(PLAIN, source=f"agent pid {pid}")
+    header = lines_of(snapshots.near_limit(), view, width, 24)[0]
+
+    assert header.startswith("eni53 ip-10-0-1-23")
+    assert "12:14:56 UTC" in header
+    assert f"agent pid {pid}" in header
+    assert ("limit on link-local" in header) == (width > 60)
 
 
 def test_a_task_keeps_its_revision_and_the_end_of_its_id() -> None:

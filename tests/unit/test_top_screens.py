@@ -12,13 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from eni53.model import Snapshot
+from eni53.model import NameRate, Snapshot
+from eni53.sample import Answer
 from eni53.top.render import render
 from eni53.top.view import ViewState
 from rich.cells import cell_len
 
 from tests.fixtures import snapshots
 from tests.fixtures.hostile import hostile
+
+
+def quiet() -> Snapshot:
+    """Two workloads and ten names, of which the third was never answered."""
+    snapshot = snapshots.near_limit()
+    eni = snapshot.enis[0]
+    names = tuple(
+        NameRate(f"host-{at}.example.com", "A", 10.0 - at, answer=Answer(60, "NOERROR"))
+        for at in range(10)
+    )
+    names = (*names[:2], replace(names[2], answer=None), *names[3:])
+    eni = replace(eni, workloads=eni.workloads[:2], names=names)
+    return replace(snapshot, enis=(eni,), findings=())
+
 
 SCREENS = Path(__file__).parent.parent / "fixtures" / "screens"
 SIZES = ((60, 10), (80, 24), (120, 40))
@@ -27,8 +42,9 @@ SNAPSHOTS: dict[str, Callable[[], Snapshot]] = {
     "three_enis": snapshots.three_enis,
     "empty": snapshots.empty,
     "hostile": hostile,
+    "quiet": quiet,
 }
-PLAIN = ViewState(source="agent 4711")
+PLAIN = ViewState(source="agent pid 4711")
 HOT = "eni-0a1b2c3d4e5f60718"
 VIEWS = {
     "": PLAIN,
@@ -40,6 +56,7 @@ VIEWS = {
 GOLDEN = [(name, "", size) for name in SNAPSHOTS for size in SIZES] + [
     ("near_limit", view, size) for view in VIEWS if view for size in SIZES
 ]
+GOLDEN += [("quiet", "drilled", size) for size in SIZES]
 
 
 @pytest.mark.parametrize(("name", "view", "size"), GOLDEN)
