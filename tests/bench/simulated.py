@@ -20,6 +20,7 @@ from eni53.model import (
     BASIS_CLASSES,
     CLASSES,
     UNATTRIBUTED,
+    Conntrack,
     Count,
     Eni,
     EniUsage,
@@ -125,7 +126,10 @@ def snapshot(node: int, shape: Shape, at_s: float) -> Snapshot:
         map_entries={name: (len(sent), 8192) for name in ("origins", "senders", "sources", "enis")},
         mode="tcx",
     )
-    return Snapshot(f"node-{node}", time.time(), 1.0, enis, sent=sent, health=health)
+    table = Conntrack(9000, 262144, 0, 0)
+    return Snapshot(
+        f"node-{node}", time.time(), 1.0, enis, sent=sent, health=health, conntrack=table
+    )
 
 
 def _usage(workload: Workload, by_class: dict[str, float], lived_s: float) -> WorkloadUsage:
@@ -185,6 +189,7 @@ def _eni(node: int, number: int, rows: tuple[WorkloadUsage, ...], at_s: float) -
             response_sum_s=asked * 0.0007,
             unanswered=int(asked * 0.01),
         ),
+        cacheable={"resolver": asked * 0.6, "dns_other": 0.0},
         allowances={
             f"{name}_allowance_exceeded": int(over * at_s * 10) if name == "linklocal" else 0
             for name in ("linklocal", "pps", "bw_in", "bw_out", "conntrack")

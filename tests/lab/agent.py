@@ -143,7 +143,7 @@ class Agent:
             for sample in family.samples:
                 yield sample.name, sample.labels, sample.value
 
-    def total(self, name: str, **labels: str) -> float:
+    def total(self, name: str, /, **labels: str) -> float:
         """The sum of the samples of that name with those labels."""
         return sum(
             value
