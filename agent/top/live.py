@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +31,9 @@ from .once import ascii_only
 from .render import render
 from .tape import Tape
 from .view import ViewState, focus, next_sort, select
+
+HANG_UP_S = 10.0
+"""How long top may take to end once its terminal is gone: detaching is a matter of a second."""
 
 _FILTER_HINT = "only workloads with this in them; Enter keeps it, Esc shows all"
 
@@ -93,11 +98,21 @@ class TopApp(App[None]):
         """Start asking, and look at the clock every second even if no answer comes."""
         # Otherwise SIGTERM would leave the terminal on the other screen, without a cursor.
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: a test
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                asyncio.get_running_loop().add_signal_handler(number, self.exit)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, self.exit)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         self.set_interval(1.0, self._draw_banner)
         self._feed.start()
         self._draw()
+
+    def _hung_up(self) -> None:
+        """The terminal is gone."""
+        # textual may wait for ever for its reader of keys, which then spins on a terminal that is
+        # always ready: seen once, for an hour and a half of a whole core.
+        last_resort = threading.Timer(HANG_UP_S, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        self.exit()
 
     def on_unmount(self) -> None:
         """Stop asking."""
