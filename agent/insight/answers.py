@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Finding
 from .look import EniLook
-from .who import full_name, rates, senders
+from .who import only, rates, senders
 
 LEAST_A_SECOND = 1.0
 UNANSWERED_SHARE = 0.05
@@ -36,7 +36,7 @@ def unanswered(look: EniLook) -> Iterator[Finding]:
         "warning",
         f"{look.label}: {lost} queries had no answer within two seconds",
         eni=look.label,
-        workload=full_name(*others) if len(others) == 1 and not over else None,
+        workload=only(others) if not over else None,
         evidence=evidence,
         remedy="AWS drops what is over the limit: a cache on the node (`eni53 remedy`), or fewer"
         " queries by those who send most"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..model import Finding
 from .look import LEAST_PPS, EniLook
-from .who import askers, full_name, rates
+from .who import askers, only, rates
 
 HOT_SHARE = 0.5
 DOUBLED_SHARE = 0.25
@@ -30,7 +30,7 @@ def hot_name(look: EniLook) -> Iterator[Finding]:
             "info",
             f"{look.label}: {share:.0%} of the queries are for {name}",
             eni=look.label,
-            workload=full_name(*who) if len(who) == 1 else None,
+            workload=only(who),
             evidence={
                 "name": name,
                 "pps": round(pps, 1),
@@ -57,7 +57,7 @@ def aaaa_doubling(look: EniLook) -> Iterator[Finding]:
             "info",
             f"{look.label}: {pairs:.0f} names a second are asked for twice, as A and as AAAA",
             eni=look.label,
-            workload=full_name(*who) if len(who) == 1 else None,
+            workload=only(who),
             evidence={
                 "pps": round(pairs, 1),
                 "share": round(share, 3),
@@ -110,7 +110,7 @@ def search_domains(look: EniLook) -> Iterator[Finding]:
         f"{look.label}: {total:.0f} queries a second are names with a search domain put"
         f" behind them ({', '.join(sorted(searched))})",
         eni=look.label,
-        workload=full_name(*who) if len(who) == 1 else None,
+        workload=only(who),
         evidence=evidence,
         remedy="a dot at the end of names that are whole"
         + (", or ndots: 1 in the pod's dnsConfig" if ndots is None or ndots > 1 else "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..model import BASIS_CLASSES, DNS_CLASSES, Finding, Workload
 from .look import LEAST_PPS, EniLook
-from .who import askers, full_name, rates, senders
+from .who import askers, only, rates, senders
 
 NO_CACHE_PPS = 50.0
 NO_CACHE_PART = 0.5
@@ -30,7 +30,7 @@ def no_cache(look: EniLook) -> Iterator[Finding]:
             f"{look.label}: a cache on the node would leave {predicted:.0f} of {pps:.0f} DNS"
             " packets a second",
             eni=look.label,
-            workload=full_name(*who) if len(who) == 1 else None,
+            workload=only(who),
             evidence={
                 "pps": round(pps, 1),
                 "predicted_pps": round(predicted, 1),
@@ -63,7 +63,7 @@ def short_ttl(look: EniLook) -> Iterator[Finding]:
         f"{look.label}: {share:.0%} of the queries are for names whose answers may be kept for"
         f" {SHORT_TTL_S} s at most, as {busiest[0]} ({ttls[busiest]} s)",
         eni=look.label,
-        workload=full_name(*who) if len(who) == 1 else None,
+        workload=only(who),
         evidence={
             "pps": round(total, 1),
             "share": round(share, 3),

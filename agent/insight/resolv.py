@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from ..model import DNS_CLASSES, Finding, ResolvConf, Snapshot, Workload
 from .look import LEAST_PPS
-from .who import full_name, whose
+from .who import full_name, only, whose
 
 DOCKERS = "127.0.0.11"
 """Docker's own, in networks that a user has made: answered in there on another port, by NAT."""
@@ -24,14 +24,14 @@ def loopback_resolver(last: Snapshot) -> Iterator[Finding]:
         dead = [server for server in conf.nameservers if _is_dead(conf, server)]
         if dead:
             found[dead[0], len(dead) == len(conf.nameservers)].append(workload)
-    for (server, only), workloads in sorted(found.items()):
+    for (server, alone), workloads in sorted(found.items()):
         yield Finding(
             "loopback-resolver",
-            "critical" if only else "warning",
+            "critical" if alone else "warning",
             f"{_told(workloads)}: nameserver {server} in its resolv.conf, and nothing listens on"
             " port 53 there"
-            + (": no name resolves" if only else ": each name is asked of the next one"),
-            workload=_only(workloads),
+            + (": no name resolves" if alone else ": each name is asked of the next one"),
+            workload=only(workloads),
             evidence=_evidence(workloads, nameserver=server),
             remedy=f"{server} is the container itself: often the file was copied from a host that"
             " has a cache of its own. Name the VPC's resolver, or the cache's address on the bridge"
@@ -57,7 +57,7 @@ def cache_not_first(first: Snapshot | None, last: Snapshot, seconds: float) -> I
             "warning" if pps >= LEAST_PPS else "info",
             f"{_told(workloads)}: asks {server} first and the cache on this node, {cache}, only"
             " when that does not answer",
-            workload=_only(workloads),
+            workload=only(workloads),
             evidence=_evidence(workloads, first=server, cache=cache, pps=round(pps, 1)),
             remedy="put the cache first and the resolver behind it: libc asks the first one, and"
             " the next when that is silent",
@@ -75,7 +75,7 @@ def no_fallback(last: Snapshot) -> Iterator[Finding]:
             "no-fallback",
             "info",
             f"{_told(workloads)}: its only nameserver is {server}, a cache on this node",
-            workload=_only(workloads),
+            workload=only(workloads),
             evidence=_evidence(workloads, nameserver=server),
             remedy="when the cache dies, names die: name the VPC's resolver behind it",
         )
@@ -106,10 +106,6 @@ def _direct_pps(first: Snapshot | None, last: Snapshot, seconds: float) -> dict[
 
 def _told(workloads: list[Workload]) -> str:
     return full_name(workloads[0]) if len(workloads) == 1 else f"{len(workloads)} containers"
-
-
-def _only(workloads: list[Workload]) -> str | None:
-    return full_name(workloads[0]) if len(workloads) == 1 else None
 
 
 def _evidence(workloads: list[Workload], **more: float | int | str) -> dict[str, float | int | str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..model import Workload
 from ..text import clean
@@ -16,6 +16,11 @@ def full_name(workload: Workload) -> str:
     """Namespace, name and container, as far as there are; else its kind."""
     parts = (workload.namespace, workload.workload, workload.container)
     return "/".join(clean(part) for part in parts if part) or workload.kind
+
+
+def only(workloads: Collection[Workload]) -> str | None:
+    """Its full name, when there is but one."""
+    return full_name(next(iter(workloads))) if len(workloads) == 1 else None
 
 
 def whose(names: Iterable[str]) -> str:
