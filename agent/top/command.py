@@ -18,6 +18,7 @@ from .live import TopApp
 from .once import print_once, write_json
 from .sources import AgentSource, OwnNode, measure
 from .tape import INTERVAL_S, open_tape
+from .terminal import drawn_on
 from .view import ViewState
 
 
@@ -75,7 +76,8 @@ def _replay(options: TopOptions, path: Path) -> int:
         _print(snapshot, options, played=tape.told(snapshot))
     else:
         view = ViewState(sort=options.sort, filter=options.filter, played=tape.told(tape.fetch()))
-        TopApp(tape.fetch, INTERVAL_S, view, tape=tape).run()
+        with drawn_on() as terminal:
+            TopApp(tape.fetch, INTERVAL_S, view, tape=tape, terminal=terminal).run()
     return 0
 
 
@@ -105,7 +107,9 @@ def _print(snapshot: Snapshot, options: TopOptions, name: str = "", played: str 
 
 
 def _live(fetch: Callable[[], Snapshot], options: TopOptions, name: str) -> None:
-    TopApp(fetch, view=ViewState(sort=options.sort, filter=options.filter, source=name)).run()
+    view = ViewState(sort=options.sort, filter=options.filter, source=name)
+    with drawn_on() as terminal:
+        TopApp(fetch, view=view, terminal=terminal).run()
 
 
 def _ask(fetch: Callable[[], Snapshot]) -> Snapshot:

@@ -30,6 +30,7 @@ from .keys import BINDINGS, HelpScreen, key_line, trouble_line
 from .once import ascii_only
 from .render import render
 from .tape import Tape
+from .terminal import Terminal
 from .view import ViewState, focus, next_sort, select
 
 HANG_UP_S = 10.0
@@ -47,6 +48,7 @@ class TopApp(App[None]):
         view: What to show first.
         clock: Seconds of a monotonic clock; a parameter for tests.
         tape: What `fetch` reads from, when it is a recording: then there are keys to wind it.
+        terminal: What is drawn on: top ends when it is gone.
     """
 
     CSS = """
@@ -73,8 +75,10 @@ class TopApp(App[None]):
         view: ViewState | None = None,
         clock: Callable[[], float] = time.monotonic,
         tape: Tape | None = None,
+        terminal: Terminal | None = None,
     ) -> None:
         super().__init__(ansi_color=True)
+        self._terminal, self._leaving = terminal, False
         view = view or ViewState()
         self.view = replace(view, ascii_only=view.ascii_only or ascii_only(sys.stdout))
         self.snapshot: Snapshot | None = None
@@ -101,14 +105,22 @@ class TopApp(App[None]):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, self.exit)
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-        self.set_interval(1.0, self._draw_banner)
+        self.set_interval(1.0, self._look_round)
         self._feed.start()
         self._draw()
 
+    def _look_round(self) -> None:
+        if self._terminal is not None and self._terminal.gone:
+            self._hung_up()
+        else:
+            self._draw_banner()
+
     def _hung_up(self) -> None:
         """The terminal is gone."""
-        # textual may wait for ever for its reader of keys, which then spins on a terminal that is
-        # always ready: seen once, for an hour and a half of a whole core.
+        if self._leaving:
+            return
+        self._leaving = True
+        # Whatever else textual may wait for: a top that nobody sees must not keep a processor busy.
         last_resort = threading.Timer(HANG_UP_S, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
