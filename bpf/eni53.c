@@ -8,11 +8,7 @@
  *   eni_egress         the ENI, outbound: the count that AWS limits, by sender
  *   eni_ingress        the ENI, inbound: answers to what was asked; what others ask us
  *   task_egress,
- *   task_ingress       the same for an ENI in a task's network namespace
- *
- * Interfaces are numbered anew in each namespace, and a program cannot see which one it is in. So an
- * ENI elsewhere than in the agent's namespace goes by the class id of its filter, which is ours to
- * choose (clsact only, 16 bits of it arrive), and not by its index.
+ *   task_ingress       an ENI in a task's network namespace: they say which, and call these two
  *
  * Counters only ever rise, and nobody resets them: a reader takes differences.
  */
@@ -22,6 +18,7 @@
 #include "asked.h"
 #include "fallbacks.h"
 #include "chase.h"
+#include "task.h"
 
 #define NEXT (-1)   /* TC_ACT_UNSPEC and TCX_NEXT */
 
@@ -176,24 +173,33 @@ static __always_inline void count_query(u32 dev, const struct packet *p, int cla
                                                      : &eni->cacheable_other, spared);
 }
 
-static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
+/* Whether a packet is to be looked at; one that nobody can read is noted. */
+static __always_inline int is_outbound(struct __sk_buff *skb, struct packet *p)
+{
+    int found = parse_packet(skb, QUERIES, p);
+
+    if (found == PARSED_CANDIDATE)
+        return 1;
+    if (found != PARSED_BORING)
+        note(found == PARSED_FRAGMENT ? STAT_FRAGMENT : STAT_MALFORMED);
+    return 0;
+}
+
+int eni_egress(struct __sk_buff *skb)
 {
     struct packet p = {};
     struct settings *s;
     struct eni *eni;
-    int class, found = parse_packet(skb, QUERIES, &p);
+    int class;
     struct question question = {};
     struct dns_header dns;
-    u32 asker = 0, waited_for, named = 0;
+    u32 dev, asker = 0, waited_for, named = 0;
     u64 packets, now_ns;
     u16 tag;
 
-    if (found == PARSED_BORING)
+    if (!is_outbound(skb, &p))
         return NEXT;
-    if (found != PARSED_CANDIDATE) {
-        note(found == PARSED_FRAGMENT ? STAT_FRAGMENT : STAT_MALFORMED);
-        return NEXT;
-    }
+    dev = take_dev(skb, TASK_EGRESS);
     s = get_settings();
     if (!s)
         return NEXT;
@@ -230,13 +236,14 @@ static __always_inline int count_egress(struct __sk_buff *skb, u32 dev)
     return NEXT;
 }
 
-static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
+int eni_ingress(struct __sk_buff *skb)
 {
     struct packet p = {};
-    u32 asker;
+    u32 dev, asker;
 
     if (parse_packet(skb, INBOUND, &p) != PARSED_CANDIDATE)
         return NEXT;
+    dev = take_dev(skb, TASK_INGRESS);
     if (p.destination_port == DNS_PORT)
         remember_ask(skb, &p, 0);
     /* Not instead: there are resolvers that ask from port 53. */
@@ -248,22 +255,20 @@ static __always_inline int count_ingress(struct __sk_buff *skb, u32 dev)
     return NEXT;
 }
 
-int eni_egress(struct __sk_buff *skb)
-{
-    return count_egress(skb, skb->ifindex);
-}
-
-int eni_ingress(struct __sk_buff *skb)
-{
-    return count_ingress(skb, skb->ifindex);
-}
-
 int task_egress(struct __sk_buff *skb)
 {
-    return count_egress(skb, (u32)TASK_DEV | (skb->tc_classid & 0xffff));
+    struct packet p = {};
+
+    if (is_outbound(skb, &p))
+        go_on(skb, TASK_EGRESS);
+    return NEXT;
 }
 
 int task_ingress(struct __sk_buff *skb)
 {
-    return count_ingress(skb, (u32)TASK_DEV | (skb->tc_classid & 0xffff));
+    struct packet p = {};
+
+    if (parse_packet(skb, INBOUND, &p) == PARSED_CANDIDATE)
+        go_on(skb, TASK_INGRESS);
+    return NEXT;
 }

@@ -31,6 +31,13 @@ enum stat {
     STATS,
 };
 
+/* Directions in which a task's program hands over to the ENI's. */
+enum task_way {
+    TASK_EGRESS,
+    TASK_INGRESS,
+    TASK_WAYS,
+};
+
 struct origin_key {
     u64 cgroup;             /* of the sending socket; 0: the kernel had none */
     u32 ifindex;            /* host-side veth */
@@ -265,6 +272,8 @@ BPF_QUEUE(free_remotes, u32, REMOTE_IDS);
 BPF_TABLE("lru_hash", u64, struct followed, followed, MAX_FOLLOWED);
 BPF_ARRAY(last_followed, struct last_followed, SERVING_TAGS);   /* by origin tag */
 BPF_TABLE("lru_hash", struct fallback_key, struct fallback, fallbacks, MAX_FALLBACKS);
+BPF_PROG_ARRAY(of_an_eni, TASK_WAYS);           /* eni_egress and eni_ingress */
+BPF_PERCPU_ARRAY(task_devs, u32, TASK_WAYS);    /* of the packet that is being handed over; 0: none */
 
 static __always_inline void note(u32 which)
 {

@@ -28,6 +28,7 @@ PROGRAMS = (
     "task_egress",
     "task_ingress",
 )
+CALLED = ("eni_egress", "eni_ingress")  # in the order of enum task_way in bpf/maps.h
 RINGS = ("crossings", "told_names")
 
 # Debian and Ubuntu put BCC where only the distribution's own interpreter looks.
@@ -112,8 +113,10 @@ def compile_and_send(channel: socket.socket) -> None:
     # kernel it holds no lock of Python's.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         programs = list(pool.map(lambda name: bpf.load_func(name, bcc.BPF.SCHED_CLS), PROGRAMS))
+    for way, name in enumerate(CALLED):
+        bpf["of_an_eni"][ctypes.c_int(way)] = ctypes.c_int(programs[PROGRAMS.index(name)].fd)
     names = re.findall(
-        r"^BPF_(?:ARRAY|HASH|QUEUE|(?:F_)?TABLE|RINGBUF_OUTPUT)\("
+        r"^BPF_(?:ARRAY|HASH|QUEUE|PROG_ARRAY|(?:F_)?TABLE|RINGBUF_OUTPUT)\("
         r"(?:\"\w+\", [\w ]+, [\w ]+, )?(\w+)",
         (directory / "maps.h").read_text(),
         re.MULTILINE,

@@ -10,6 +10,7 @@ import pytest
 from eni53.kernel.layout import TASK_DEV
 from eni53.sample import SenderKey
 
+from . import frames as f
 from . import oracle
 from .kernel import EXPECTED, EXPECTED_IN_TASKS, Kernel, assert_agrees
 from .test_parse import CASES
@@ -125,6 +126,24 @@ def test_a_task_and_the_node_count_alike(in_task: Kernel) -> None:
     assert sources[0] == sources[1]
     assert sum(rows[0].values()) > 1000
     assert sum(sources[0].values()) > 400
+
+
+def test_what_a_task_hands_over_is_never_the_next_packets(in_task: Kernel) -> None:
+    """After any frame through a task's programs, the node's query and its answer are the node's."""
+    dice = random.Random("handed over")
+    node = in_task.ifindex or 0
+    in_task.maps.add_eni(node)
+    for number in range(3000):
+        frame = dice.choice((mutated, plausible_noise, noise))(dice).ljust(54, b"\0")
+        for program in EXPECTED_IN_TASKS:
+            in_task.run(program, frame)
+        query = f.udp(53, 20000 + number, f.dns_query(identity=number))
+        in_task.run("eni_egress", f.ipv4(query, f.UDP, "10.0.0.2", "10.0.0.9"))
+        answer = f.udp(20000 + number, 53, f.dns_answer(identity=number))
+        in_task.run("eni_ingress", f.ipv4(answer, f.UDP, "10.0.0.9", "10.0.0.2"))
+    sample = in_task.maps.read()
+    sent = sum(n for key, n in sample.senders.items() if key.dev == node)
+    assert (sent, sample.enis[node, 0].responses[0]) == (3000, 3000)
 
 
 def _row(key: SenderKey) -> tuple[object, ...]:
