@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from .alerts import drops
-from .model import EniUsage, Finding, Workload, WorkloadUsage
+from .culprits import Culprits
+from .model import BASIS_CLASSES, EniUsage, Finding, Workload
 from .text import clean
+
+LATELY_S = 900.0
+"""How long a drop is told of: names that did not resolve are still being asked about."""
+
+_MINUTES_FROM_S = 90
+_NOT_DNS = {"imds": "for the instance metadata", "ntp": "for the time service"}
 
 
 class DropWatch:
@@ -14,31 +22,58 @@ class DropWatch:
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
-        self.since_start: dict[str, int] = {}
+        self._risen: dict[str, deque[tuple[float, int]]] = {}
+        self._began_s: float | None = None
+        self.seconds = 0.0
+        """How far back `lately` looks: no further than the first update."""
 
-    def update(self, enis: Iterable[EniUsage]) -> None:
-        """Take in what the drivers say; one that falls was reset, or did not answer."""
+    def update(self, enis: Iterable[EniUsage], now_s: float) -> None:
+        """Take in what the drivers say; one that falls was reset, or did not answer.
+
+        Args:
+            enis: All that are here: what is gone is not kept.
+            now_s: Monotonic seconds.
+        """
         here = tuple(enis)
-        # Tasks come and go with ENIs of their own: what is gone is not kept.
+        # Tasks come and go with ENIs of their own.
         labels = {usage.eni.label for usage in here}
         self._before = {k: n for k, n in self._before.items() if k in labels}
-        self.since_start = {k: n for k, n in self.since_start.items() if k in labels}
+        self._risen = {k: n for k, n in self._risen.items() if k in labels}
         for usage in here:
-            count = drops(usage)
-            if count is None:
-                continue
-            label = usage.eni.label
-            before = self._before.get(label, count)
+            self.take(usage.eni.label, drops(usage), now_s)
+
+    def take(self, label: str, count: int | None, now_s: float) -> None:
+        """Take in what the driver says of one ENI; None: it says nothing."""
+        if self._began_s is None:
+            self._began_s = now_s
+        self.seconds = min(LATELY_S, now_s - self._began_s)
+        risen = self._risen.setdefault(label, deque())
+        if count is not None:
+            more = count - self._before.get(label, count)
             self._before[label] = count
-            risen = self.since_start.get(label, 0) + max(0, count - before)
-            self.since_start[label] = risen
+            if more > 0:
+                risen.append((now_s, more))
+        while risen and risen[0][0] <= now_s - LATELY_S:
+            risen.popleft()
+
+    def lately(self, label: str) -> int:
+        """Packets of an ENI that AWS dropped in the last `seconds`."""
+        return sum(n for _, n in self._risen.get(label, ()))
 
 
-def eni_findings(enis: Iterable[EniUsage], dropped: DropWatch) -> Iterator[Finding]:
-    """Close to the limit, over it, growing towards it; and apart from that, what AWS dropped."""
+def eni_findings(
+    enis: Iterable[EniUsage], dropped: DropWatch, culprits: Culprits | None = None
+) -> Iterator[Finding]:
+    """Close to the limit, over it, growing towards it; and apart from that, what AWS dropped.
+
+    Args:
+        enis: As they are now.
+        dropped: Up to now.
+        culprits: Up to now; None: the rows of *enis* are of all the time that is looked at.
+    """
     for usage in enis:
-        yield from _limit(usage)
-        yield from _drops(usage, dropped.since_start.get(usage.eni.label, 0))
+        yield from _limit(usage, culprits)
+        yield from _drops(usage, dropped)
         yield from _growth(usage)
 
 
@@ -66,10 +101,10 @@ def no_runtime() -> Finding:
     )
 
 
-def _limit(usage: EniUsage) -> Iterator[Finding]:
+def _limit(usage: EniUsage, culprits: Culprits | None) -> Iterator[Finding]:
     if usage.state == "ok":
         return
-    top = _busiest(usage)
+    top = _busiest(usage) if culprits is None else culprits.of(usage.eni.label)
     peak = usage.peak_pps[usage.basis]
     # The state outlasts what it began with; that the limit was passed must be seen beside it.
     over = usage.state == "exceeded" and peak > usage.limit_pps
@@ -78,31 +113,53 @@ def _limit(usage: EniUsage) -> Iterator[Finding]:
         "limit_pps": usage.limit_pps,
         "utilization": round(peak / usage.limit_pps, 3),
     }
+    who, workload = "", None
     if top is not None:
-        evidence |= {"top_workload": name(top.workload), "top_share": round(top.share, 3)}
-    who = f"; {name(top.workload)} sends {top.share:.0%}" if top is not None else ""
+        workload, share = name(top[0]), top[1]
+        evidence |= {"top_workload": workload, "top_share": round(share, 3)}
+        who = f"; {workload} sent {share:.0%} of them"
     yield Finding(
         "over-limit" if over else "near-limit",
         "critical" if usage.state in {"critical", "exceeded"} else "warning",
         f"{usage.eni.label}: {peak:.0f} of {usage.limit_pps} packets in a second{who}",
         eni=usage.eni.label,
-        workload=name(top.workload) if top is not None else None,
+        workload=workload,
         evidence=evidence,
-        remedy="a cache on the node takes repeated questions off the ENI; `eni53 top` says whose",
+        remedy=_remedy(usage),
     )
 
 
-def _drops(usage: EniUsage, count: int) -> Iterator[Finding]:
+def _remedy(usage: EniUsage) -> str:
+    on_basis = sorted(BASIS_CLASSES[usage.basis] & usage.classes.keys())
+    counts = usage.classes
+    most = max(on_basis, key=lambda c: (counts[c].pps, counts[c].packets), default="resolver")
+    if most in _NOT_DNS:
+        return (
+            f"most of it is {_NOT_DNS[most]}, where no DNS cache helps: who asks that often must"
+            " keep the answer; `eni53 top` says whose it is"
+        )
+    return "a cache on the node takes repeated questions off the ENI; `eni53 top` says whose"
+
+
+def _drops(usage: EniUsage, dropped: DropWatch) -> Iterator[Finding]:
+    count = dropped.lately(usage.eni.label)
     if count:
         yield Finding(
             "driver-drops",
             "critical",
-            f"{usage.eni.label}: AWS dropped {count} packets to link-local services since the agent"
-            " started, says the driver",
+            f"{usage.eni.label}: AWS dropped {count} packets to link-local services in the last"
+            f" {_span(dropped.seconds)}, says the driver",
             eni=usage.eni.label,
-            evidence={"linklocal_allowance_exceeded": count},
+            evidence={
+                "linklocal_allowance_exceeded": count,
+                "seconds": round(dropped.seconds),
+            },
             remedy="names fail to resolve for everybody on this ENI: spread the load or cache it",
         )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} minutes"
 
 
 def _growth(usage: EniUsage) -> Iterator[Finding]:
@@ -119,8 +176,9 @@ def _growth(usage: EniUsage) -> Iterator[Finding]:
         )
 
 
-def _busiest(usage: EniUsage) -> WorkloadUsage | None:
-    return max(usage.workloads, key=lambda row: row.share, default=None)
+def _busiest(usage: EniUsage) -> tuple[Workload, float] | None:
+    row = max(usage.workloads, key=lambda row: row.share, default=None)
+    return (row.workload, row.share) if row is not None and row.share else None
 
 
 def name(workload: Workload) -> str:

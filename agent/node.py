@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .config import Config
+from .culprits import Culprits
 from .diagnosis import of_snapshot
 from .eni_names import EniNames
 from .errors import NeedError
@@ -71,6 +72,7 @@ class Node:
         self._workloads = Workloads()
         self._cgroups = CgroupTree(find_root())
         self._drops = DropWatch()
+        self._culprits = Culprits()
         self._conntrack = ConntrackWatch()
         self._names = EniNames(config.runtime.imds, self._faults)
         self._interfaces = Interfaces(
@@ -240,7 +242,9 @@ class Node:
             sample, self._interfaces.veths, since_start=since_start, last=last
         )
         self._watch.follow(self._pipeline.limits)  # of branches that were met, or got their id
-        self._drops.update(enis)
+        slot = sample.taken_at_ns // SLOT_NS
+        self._drops.update(enis, now_s)
+        self._culprits.update(() if since_start else enis, slot)
         ledger = self._pipeline.ledger
         for index in self._tags.collect(
             sample,
@@ -258,10 +262,13 @@ class Node:
             time_s=time.time(),
             window_s=round(window_s, 3) if since_start else 1.0,
             enis=enis,
-            findings=(*eni_findings(enis, self._drops), *self._findings()),
+            findings=(
+                *eni_findings(enis, self._drops, None if since_start else self._culprits),
+                *self._findings(),
+            ),
             sent=self._pipeline.sent,
             health=self._health(sample),
-            slot=sample.taken_at_ns // SLOT_NS,
+            slot=slot,
             servers=self._pipeline.servers,
             resolv_confs=self._resolv.confs,
             on_node=self._resolv.on_node,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..alerts import LINKLOCAL_DROPS
+from ..culprits import Culprits
 from ..findings import DropWatch, eni_findings
 from ..model import (
     BASIS_CLASSES,
@@ -16,6 +17,7 @@ from ..model import (
     Count,
     EniUsage,
     Snapshot,
+    Workload,
     WorkloadUsage,
 )
 from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS
@@ -32,13 +34,11 @@ class _Track:
     Attributes:
         windows: Second-long ones: that which ends before slot n at place n, or `_UNKNOWN`.
         looks: Slot of each of its seconds.
-        risen: By how much the driver's count had risen in each of them since the first.
     """
 
     one: RecordedEni
     windows: Mapping[str, Sequence[int]]
     looks: Sequence[int]
-    risen: Sequence[int]
 
     def known_at(self, moment: int) -> bool:
         """Whether the second before *moment* is known on both bases."""
@@ -69,17 +69,19 @@ class Frames:
 
     def frame(self, at: int) -> Snapshot:
         """The one of number *at*."""
-        moment, dropped, enis = self._moments[at], DropWatch(), []
+        moment, dropped, culprits, enis = self._moments[at], DropWatch(), Culprits(), []
         for track in self._known_at(moment):
             look = bisect_right(track.looks, moment) - 1
             enis.append(_usage(track, track.one.seconds[look], moment))
-            dropped.since_start[track.one.eni.label] = track.risen[look]
+            for second in track.one.seconds[: look + 1]:
+                dropped.take(track.one.eni.label, second.dropped, second.at * SLOT_S)
+                culprits.take(track.one.eni.label, second.at, *_shares(second, track.one.basis))
         return Snapshot(
             node=self._recording.node,
             time_s=self.times_s[at],
             window_s=1.0,
             enis=tuple(enis),
-            findings=tuple(eni_findings(map(_without_rest, enis), dropped)),
+            findings=tuple(eni_findings(enis, dropped, culprits)),
             slot=moment,
         )
 
@@ -103,14 +105,8 @@ class Frames:
 
 
 def _track(one: RecordedEni) -> _Track:
-    before, total, risen = None, 0, []
-    for second in one.seconds:
-        if second.dropped is not None:
-            total += max(0, second.dropped - (second.dropped if before is None else before))
-            before = second.dropped
-        risen.append(total)
     windows = {"linklocal": _windows(one.linklocal), "dns": _windows(one.dns)}
-    return _Track(one, windows, [second.at for second in one.seconds], risen)
+    return _Track(one, windows, [second.at for second in one.seconds])
 
 
 def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
@@ -147,10 +143,10 @@ def _usage(track: _Track, second: Second, moment: int) -> EniUsage:
     )
 
 
-def _without_rest(usage: EniUsage) -> EniUsage:
-    """As a finding must see it: who is summed up in one row was nobody that sent the most."""
-    rows = (row for row in usage.workloads if row.workload != OTHER)
-    return replace(usage, workloads=tuple(rows))
+def _shares(second: Second, basis: str) -> tuple[float, list[tuple[Workload, float]]]:
+    """Packets a second on the basis, and the part of each; a row of several is nobody's."""
+    pps = sum(second.classes[name].pps for name in BASIS_CLASSES[basis] & second.classes.keys())
+    return pps, [(row.workload, row.share) for row in second.top if row.workload != OTHER]
 
 
 def _rows(second: Second, basis: str) -> Iterator[WorkloadUsage]:

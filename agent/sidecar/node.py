@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..culprits import Culprits
 from ..errors import NeedError, SourceError
 from ..faults import Faults
 from ..findings import DropWatch, eni_findings, resolver_unknown
@@ -56,6 +57,7 @@ class Sidecar:
         self._owner = OneTask()
         self._facts: TaskFacts | None = None
         self._drops = DropWatch()
+        self._culprits = Culprits()
         self._tasks: set[asyncio.Task[None]] = set()
         self._counter: Counter | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -201,15 +203,20 @@ class Sidecar:
         stats = self._counter.stats if self._counter is not None else {}
         sample = self._tally.sample(taken_at_ns, taken_at_ns // SLOT_NS, stats)
         window_s, enis = self._pipeline.update(sample, (), since_start=since_start, last=last)
-        self._drops.update(enis)
+        slot = taken_at_ns // SLOT_NS
+        self._drops.update(enis, taken_at_ns / 1e9)
+        self._culprits.update(() if since_start else enis, slot)
         return Snapshot(
             node=socket.gethostname(),
             time_s=time.time(),
             window_s=round(window_s, 3) if since_start else 1.0,
             enis=enis,
-            findings=(*eni_findings(enis, self._drops), *self._findings(sample)),
+            findings=(
+                *eni_findings(enis, self._drops, None if since_start else self._culprits),
+                *self._findings(sample),
+            ),
             health=self._health(sample),
-            slot=sample.taken_at_ns // SLOT_NS,
+            slot=slot,
         )
 
     def _findings(self, sample: Sample) -> tuple[Finding, ...]:

@@ -20,9 +20,10 @@ def diagnosed(
 ) -> set[str]:
     """(code, severity) of what doctor finds in these, whose drivers counted *drops* meanwhile."""
     watch = DropWatch()
-    watch.update([replace(one, allowances=usage(drops=100).allowances) for one in enis])
-    if drops is not None:
-        watch.update([replace(one, allowances=usage(drops=100 + drops).allowances) for one in enis])
+    for at_s, dropped in enumerate((0, drops)):
+        if dropped is not None:
+            counted = usage(drops=100 + dropped).allowances
+            watch.update([replace(one, allowances=counted) for one in enis], 5.0 * at_s)
     last = replace(moment(*enis, at_s=5), findings=(*eni_findings(enis, watch), *more))
     told = list(findings(moment(*enis), loads(dumps(last))))
     assert [f.code for f in findings(None, last)][: len(told)] == [f.code for f in told]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from eni53.findings import DropWatch, eni_findings, name
-from eni53.model import Workload
+from eni53.model import Count, Workload
 from eni53.snapshot_json import finding_to_json
 
 from tests.fixtures.alerts import usage
@@ -14,8 +14,9 @@ from tests.fixtures.hostile import HOSTILE_NAMES
 def findings(*enis, dropped=()):
     """Findings, the drivers having counted *dropped* before (a list of counts for each look)."""
     watch = DropWatch()
-    for count in dropped:
-        watch.update([replace(one, allowances=usage(drops=count).allowances) for one in enis])
+    for at_s, count in enumerate(dropped):
+        counted = usage(drops=count).allowances
+        watch.update([replace(one, allowances=counted) for one in enis], 5.0 * at_s)
     return list(eni_findings(enis, watch))
 
 
@@ -82,9 +83,37 @@ def test_a_drop_watch_does_not_grow_with_tasks_that_come_and_go():
     watch = DropWatch()
     for number in range(100):
         for count in (1, 5):
-            watch.update([usage(label=f"eni-{number}", drops=count)])
-    assert watch.since_start == {"eni-99": 4}
-    assert set(watch._before) == {"eni-99"}
+            watch.update([usage(label=f"eni-{number}", drops=count)], float(number))
+    assert watch.lately("eni-99") == 4
+    assert watch.lately("eni-98") == 0
+    assert set(watch._before) == set(watch._risen) == {"eni-99"}
+
+
+def test_a_drop_is_told_of_for_a_quarter_of_an_hour():
+    """One packet that was lost last week is no reason to wake anybody."""
+    watch = DropWatch()
+    told = {}
+    for at_s, count in ((0, 7), (5, 9), (100, 9), (900, 12), (906, 12), (1801, 12)):
+        watch.update([usage(drops=count)], float(at_s))
+        for finding in eni_findings([usage()], watch):
+            told[at_s] = finding.summary.partition(" dropped ")[2], finding.evidence["seconds"]
+    assert told == {
+        5: ("2 packets to link-local services in the last 5 seconds, says the driver", 5),
+        100: ("2 packets to link-local services in the last 2 minutes, says the driver", 100),
+        900: ("5 packets to link-local services in the last 15 minutes, says the driver", 900),
+        906: ("3 packets to link-local services in the last 15 minutes, says the driver", 900),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "helps"),
+    [("imds", "instance metadata"), ("ntp", "time service"), ("resolver", "a cache on the node")],
+)
+def test_what_helps_depends_on_what_is_asked_for(name, helps):
+    """No DNS cache helps who asks the metadata service for each request."""
+    counts = {"resolver": Count(40, 4.0), name: Count(900, 90.0)}
+    (finding,) = findings(replace(usage("warning"), classes=counts))
+    assert helps in finding.remedy
 
 
 def test_growth_is_news_only_while_all_is_well():
