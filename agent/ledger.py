@@ -26,6 +26,7 @@ EniId = tuple[int, int]
 Cell = tuple[str, str]  # (class, protocol)
 Account = tuple[Workload, str]  # (workload, via)
 
+_SEVERAL = 2
 _REMOTE_PART = 4  # of the names kept apart, clients of other nodes have at most this part
 
 _PENDING_ACCOUNT = (PENDING, DIRECT)
@@ -51,7 +52,7 @@ class Row:
     Attributes:
         packets: Since attach, by (class, protocol).
         recent: Increase at the last update, by (class, protocol).
-        cgroups: (path, id) pairs it was sent from.
+        cgroups: (path, id) pairs it was sent from; no more than two are kept.
         active_at_s: When it last sent.
     """
 
@@ -194,7 +195,8 @@ class Ledger:
         row.packets[cell] += packets
         row.recent[cell] += recent
         row.active_at_s = now_s
-        if account[0] == owner.workload:
+        # A second one says as much as all that will ever be: a unit's sessions are each a cgroup.
+        if account[0] == owner.workload and len(row.cgroups) < _SEVERAL:
             row.cgroups.add((owner.cgroup, owner.cgroup_id))
 
     def _admit(self, workload: Workload) -> Workload:

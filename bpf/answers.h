@@ -30,6 +30,7 @@ static __always_inline u64 fingerprint(u32 dev, const u32 *ours, const u32 *thei
 
     hash = mix(hash, (u64)ours[0] << 32 | theirs[0]);
     if (ours[1] | ours[2] | ours[3]) {
+        hash = mix(hash, (u64)ours[1] << 32 | theirs[1]);
         hash = mix(hash, (u64)ours[2] << 32 | ours[3]);
         hash = mix(hash, (u64)theirs[2] << 32 | theirs[3]);
     }

@@ -6,9 +6,10 @@
  * for the same name, from the address that was asked, is the client's doing.
  *
  * A workload here asks something else than the VPC's resolver, or a process of the host asks a server
- * of the host. If then a sender that may be a cache
- * asks for the same name, that is the workload's doing: a process on the host, or a workload that
- * has answered somebody. It is so once: the cache's retries are its own.
+ * of the host. If then a sender that may be a cache asks for the same name, that is the workload's
+ * doing: a process on the host, or a workload that has answered somebody. It is so once: the cache's
+ * retries are its own. Who sends from a network namespace with an ENI of its own is no cache of those
+ * that ask by the host's: an awsvpc task, and what reaches a trunk by a VLAN device elsewhere.
  */
 #ifndef ENI53_ASKS_H
 #define ENI53_ASKS_H
@@ -74,9 +75,13 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
 static __always_inline int is_asked_already(u64 hash, u32 asker, u16 chased, u64 now_ns)
 {
     struct ask *waiting = asks.lookup(&hash);
+    u64 wait_ns;
 
-    if (!waiting || waiting->served || now_ns >= waiting->at_ns + ask_wait_ns(waiting) ||
-        (waiting->chased && !chased))
+    if (!waiting)
+        return 0;
+    /* What a remote client asks for may have been in the cache, or have been asked of no cache. */
+    wait_ns = asker && !(asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ask_wait_ns(waiting);
+    if (waiting->served || now_ns >= waiting->at_ns + wait_ns || (waiting->chased && !chased))
         return 0;
     if (asker && waiting->asker != asker)
         note(STAT_ASK_AMBIGUOUS);
@@ -128,8 +133,8 @@ static __always_inline int is_waited_for(u64 now_ns)
 }
 
 /* Outbound at an ENI: for whom a query of this hash goes out, or 0. */
-static __always_inline u32 find_asker(struct __sk_buff *skb, const struct packet *p, u64 hash,
-                                      u32 tag, u64 now_ns)
+static __always_inline u32 find_asker(struct __sk_buff *skb, u32 dev, const struct packet *p,
+                                      u64 hash, u32 tag, u64 now_ns)
 {
     struct ask *ask = asks.lookup(&hash);
     u32 ingress = skb->ingress_ifindex;
@@ -137,6 +142,8 @@ static __always_inline u32 find_asker(struct __sk_buff *skb, const struct packet
     if (!ask || now_ns > ask->at_ns + ask_wait_ns(ask))
         return 0;
     if (ask->asker && !(ask->asker & REMOTE_BIT)) {
+        if (!ingress && (p->vlan || (dev & (u32)TASK_DEV)))
+            return 0;
         if (!ingress)
             tag = local_tag(bpf_skb_cgroup_id(skb));
         /* Its own query, to a server elsewhere or after none answered here: no cache asks. */

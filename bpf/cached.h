@@ -6,8 +6,8 @@
  *
  * What is fetched once a TTL costs a thousandth with each thousandth of that time, and not all of
  * it when it is fetched: else whoever looks for less than a TTL would find nothing spared of names
- * that it saw for the first time. So a name costs its first query; with the second within the TTL
- * that is given back, and its time begins to count.
+ * that it saw for the first time. So a name costs the query that fetches it; with the second within
+ * the TTL that is given back, and its time begins to count.
  *
  * A plain array of small sets, as the table of queries; who was asked for longest ago gives way.
  */
@@ -20,7 +20,7 @@
 #define AGAIN_NS 15000000000ULL     /* no client waits longer before it asks the same again */
 #define SECOND_NS 1000000000ULL
 #define WHOLE 1000                  /* a query, in thousandths */
-#define FROM_FETCH 1                /* paid_ns of what is to be paid for by its time, once it has come */
+#define OWED 1                      /* paid_ns of what is not kept: this, and what its last time still owes */
 
 /* Of a question at an ENI; agent/kernel/answered.py makes the same. */
 static __always_inline u64 cached_key(u64 hash, u32 dev, u32 vlan)
@@ -88,22 +88,19 @@ static __always_inline u64 spare(struct cached *place, u64 now_ns)
 {
     u64 spared = 0;
 
-    if (now_ns < place->until_ns) {
-        spared = WHOLE;
-        if (!place->paid_ns) {
-            place->paid_ns = place->until_ns - place->ttl_s * SECOND_NS;
-            spared += WHOLE;
-        }
-        return spared - pay(place, now_ns);
+    if (now_ns >= place->until_ns) {
+        /* What is fetched now costs a whole one: its answer may be one that is not kept. */
+        if (place->paid_ns > OWED + WHOLE)
+            place->paid_ns = OWED + pay(place, place->until_ns);
+        place->until_ns = 0;
+        return 0;
     }
-    if (place->paid_ns > FROM_FETCH) {
-        spared = WHOLE - pay(place, place->until_ns);
-        place->paid_ns = FROM_FETCH;
-    } else {
-        place->paid_ns = 0;
+    spared = WHOLE;
+    if (place->paid_ns <= OWED + WHOLE) {
+        spared += WHOLE - (place->paid_ns ? place->paid_ns - OWED : 0);
+        place->paid_ns = place->until_ns - place->ttl_s * SECOND_NS;
     }
-    place->until_ns = 0;
-    return spared;
+    return spared - pay(place, now_ns);
 }
 
 /*
@@ -149,8 +146,6 @@ static __always_inline void fetch_cached(struct __sk_buff *skb, const struct pac
     if (place->ttl_s == NO_TTL)
         return;
     place->until_ns = now_ns + place->ttl_s * SECOND_NS;
-    if (place->paid_ns)
-        place->paid_ns = place->ttl_s ? now_ns : 0;
 }
 
 /* An answer from where nobody was asked: to somebody who waits for one from elsewhere? */

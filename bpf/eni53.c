@@ -221,7 +221,7 @@ int eni_egress(struct __sk_buff *skb)
         if (s->names || waited_for)
             named = hash_question(skb, &p, &question);
         if (named && waited_for)
-            asker = find_asker(skb, &p, question.hash, tag, now_ns);
+            asker = find_asker(skb, dev, &p, question.hash, tag, now_ns);
         /* What was forwarded has been seen at its veth. */
         if (named && !skb->ingress_ifindex)
             note_senders_query(skb, &p, dev, class, dns.id, question.hash, now_ns);

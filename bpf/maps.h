@@ -155,7 +155,7 @@ struct cached {
     u64 key;                /* of question and ENI; 0: free */
     u64 until_ns;           /* it would answer until then */
     u64 asked_ns;
-    u64 paid_ns;            /* its fetch has been paid for until then; 0: at once */
+    u64 paid_ns;            /* its fetch has been paid for until then; small: bpf/cached.h, OWED */
     u32 ttl_s;              /* of the answer it would have fetched last; NO_TTL: not to be kept */
     u16 id;                 /* of the latest query */
     u8 waiting;             /* that one has no answer yet */

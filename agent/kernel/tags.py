@@ -126,6 +126,8 @@ class TagPool:
             if eni_gone or sender_gone:
                 self._forget(key)
                 self._still.pop(key, None)
+        # Only rows ask which they were; each container brings another.
+        self._were_veths &= {*veths, *(key.ingress for key in sample.senders)}
 
     def _quiet_for(self, what: Hashable, count: int, now_s: float) -> float:
         before, since_s = self._still.get(what, (-1, now_s))

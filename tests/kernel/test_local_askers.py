@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from eni53.kernel.layout import REMOTE_BIT
+from eni53.kernel.layout import REMOTE_BIT, TASK_DEV
 
 from . import frames as f
 from .asking import CACHE4, RESOLVER4, Asking, client, to
@@ -81,6 +81,39 @@ def test_a_workload_that_never_answered_is_no_cache(asking: Asking) -> None:
     ask(asking)
     forward(asking, ingress=VETH)
     assert {0: 1} == charged(asking)
+
+
+@pytest.mark.parametrize("where", ["its namespace", "the trunk"])
+def test_who_has_an_eni_of_its_own_is_no_cache(asking: Asking, where: str) -> None:
+    """An awsvpc task that wants a popular name pays for itself; the cache's query is the asker's."""
+    tag = ask(asking)
+    if where == "its namespace":
+        asking.kernel.maps.add_eni(TASK_DEV)
+        asking.kernel.run("task_egress", to(RESOLVER4, TASK, QUERY, 41000))
+    else:
+        udp = f.udp(53, 41000, QUERY)
+        asking.kernel.run("eni_egress", f.ipv4(udp, f.UDP, RESOLVER4, TASK, tags=[(f.VLAN, 7)]))
+    assert {0: 1} == charged(asking)
+    forward(asking)
+    assert {0: 1, tag: 1} == charged(asking)
+
+
+@pytest.mark.parametrize(("age_s", "asker"), [(0.3, "remote"), (0.7, "here")])
+def test_a_remote_clients_question_shuts_nobody_out_for_long(
+    asking: Asking, age_s: float, asker: str
+) -> None:
+    """It may have been in the cache, or have gone to an address where none is."""
+    remote = client(1)
+    asking.ask(QUERY, remote)
+    asking.grow_older(age_s, last=False)
+    tag = ask(asking, server=CACHE4)
+    asking.forward(QUERY, CACHE4)
+    sample = asking.kernel.maps.read()
+    [key] = sample.senders
+    if asker == "here":
+        assert key.asker == tag
+    else:
+        assert sample.remotes[key.asker].address == remote
 
 
 def test_the_first_of_two_is_charged_and_the_doubt_counted(asking: Asking) -> None:
