@@ -23,11 +23,12 @@ class NameCounts:
 
     Args:
         names: Lower case, without the last dot.
+        seed: Of the kernel's hashes.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], seed: int) -> None:
         self._wanted = {
-            question_hash(name, number): (name, kind)
+            question_hash(name, number, seed): (name, kind)
             for name in names
             for kind, number in TYPES.items()
         }

@@ -169,7 +169,9 @@ class Node:
         cilium = await self._threads.on_netlink(lambda: has_cilium(self._table.links().values()))
         self._resolvers.tell(self._maps, cilium=cilium)
         self.mode = wiring.mode
-        self._pipeline = Pipeline(self._config, self._workloads, self._cgroups, time.monotonic_ns())
+        self._pipeline = Pipeline(
+            self._config, self._workloads, self._cgroups, time.monotonic_ns(), loaded.seed
+        )
         self._tags = TagPool(
             self._maps,
             self._pipeline.ledger.forget_sender,

@@ -49,10 +49,16 @@ class Pipeline:
         workloads: Who is behind a veth or a cgroup.
         cgroups: The tree.
         started_ns: When counting began, on the monotonic clock.
+        hash_seed: Of the kernel's hashes of names.
     """
 
     def __init__(
-        self, config: Config, workloads: Workloads, cgroups: CgroupTree, started_ns: int
+        self,
+        config: Config,
+        workloads: Workloads,
+        cgroups: CgroupTree,
+        started_ns: int,
+        hash_seed: int = 0,
     ) -> None:
         self._config = config
         self._workloads = workloads
@@ -68,7 +74,7 @@ class Pipeline:
         self._sent = SentLedger(config.metrics.max_workloads)
         self.ledger = Ledger(config.metrics.max_workloads, self._alive)
         self._questions = Questions(config.names.max)
-        self._name_counts = NameCounts(config.names.export)
+        self._name_counts = NameCounts(config.names.export, hash_seed)
         self._fallbacks = Fallbacks()
         self.idle_servers: tuple[FallbackKey, ...] = ()  # which the kernel may forget
         self._branches: dict[EniId, Branch] = {}

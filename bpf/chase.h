@@ -95,7 +95,7 @@ static __always_inline int read_name(struct __sk_buff *skb, u32 base, u64 at, st
 /* The same number for a name in one piece as hash_question() makes of it in a query. */
 static __always_inline u64 hash_name(const struct alias *alias, u16 type)
 {
-    u64 hash = 0, word, zero;
+    u64 hash = QUESTION_SEED, word, zero;
     int i;
 
 #pragma clang loop unroll(disable)

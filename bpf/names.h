@@ -57,7 +57,7 @@ static __always_inline int hash_question(struct __sk_buff *skb, const struct pac
                                          struct question *question)
 {
     u32 offset = p->transport + UDP_HEADER + DNS_HEADER;
-    u64 hash = 0, word, zero, below;
+    u64 hash = QUESTION_SEED, word, zero, below;
     int i;
 
 #pragma clang loop unroll(disable)

@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import time
@@ -96,19 +97,28 @@ def _describe_map(bpf: Any, name: str) -> tuple[dict[str, Any], int]:  # noqa: A
     }, int(table.map_fd)
 
 
-def compiled(bcc: Any, directory: Path) -> Any:  # noqa: ANN401
-    """The sources in *directory* as BCC's object, with nothing loaded yet."""
+def compiled(bcc: Any, directory: Path, seed: int = 0) -> Any:  # noqa: ANN401
+    """The sources in *directory* as BCC's object, with nothing loaded yet.
+
+    Args:
+        bcc: The module.
+        directory: Where eni53.c is.
+        seed: What hashes of names begin with, 64 bits.
+    """
     os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     # A ring buffer's size is in pages, which are of 4, 16 or 64 KiB on arm64.
     page = f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}"
-    return bcc.BPF(text=flatten(directory, "eni53.c"), cflags=[*_FLAGS, page])
+    return bcc.BPF(
+        text=flatten(directory, "eni53.c"), cflags=[*_FLAGS, page, f"-DQUESTION_SEED={seed}ULL"]
+    )
 
 
 def compile_and_send(channel: socket.socket) -> None:
     """Compile, load, and send one JSON line with all descriptors attached."""
     directory = Path(str(resources.files("eni53.bpf")))
     bcc = _import_bcc()
-    bpf = compiled(bcc, directory)
+    seed = secrets.randbits(64)
+    bpf = compiled(bcc, directory, seed)
     # The verifier takes a fifth of a second for each of the larger ones, and as a call into the
     # kernel it holds no lock of Python's.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -125,6 +135,7 @@ def compile_and_send(channel: socket.socket) -> None:
     head = {
         "programs": PROGRAMS,
         "maps": [description for description, _ in maps],
+        "seed": seed,
         "done_s": time.monotonic(),  # the same clock for all processes
     }
     fds = [program.fd for program in programs] + [fd for _, fd in maps]

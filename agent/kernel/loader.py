@@ -22,12 +22,14 @@ class Loaded:
         maps: Descriptor of each map, by its name in bpf/maps.h.
         max_entries: Room of each map.
         load_s: Seconds that compiling and loading took.
+        seed: What the kernel's hashes of names begin with.
     """
 
     programs: Mapping[str, int]
     maps: Mapping[str, int]
     max_entries: Mapping[str, int]
     load_s: float
+    seed: int
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -66,6 +68,7 @@ def load(child: CompilerChild | None = None) -> Loaded:
         maps={d["name"]: fd for d, fd in zip(described, fds[len(names) :], strict=True)},
         max_entries={d["name"]: d["max_entries"] for d in described},
         load_s=head["done_s"] - compiling.started_s,
+        seed=head["seed"],
     )
     try:
         layout.verify(described)

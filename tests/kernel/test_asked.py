@@ -86,7 +86,9 @@ def test_the_hash_of_a_name_can_be_made_beforehand(kernel: Kernel) -> None:
         ]
         name, (kind, wire) = ".".join(labels), dice.choice(list(TYPES.items()))
         send(kernel, query(name.upper(), kind, number=number))
-        assert by_name(kernel.maps.read()) == [(question_hash(name, wire), 1)], name
+        assert by_name(kernel.maps.read()) == [
+            (question_hash(name, wire, kernel.loaded.seed), 1)
+        ], name
 
 
 def test_who_asks_is_kept_apart(kernel: Kernel) -> None:

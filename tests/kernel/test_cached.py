@@ -156,7 +156,7 @@ def test_of_what_is_hot_no_time_is_lost(table: Kernel) -> None:
 
 @pytest.mark.parametrize("bad", ["no answer", "TTL 0", "a failure"])
 def test_what_is_fetched_in_vain_at_each_lapse(table: Kernel, bad: str) -> None:
-    """Of six queries a TTL a cache would send two: one in vain, and one that it pays for by time."""
+    """Of six queries a TTL a cache would send two: one in vain, one that it pays for by time."""
     for _ in range(10):
         query = ask(table)
         if bad != "no answer":

@@ -85,7 +85,7 @@ def test_a_workload_that_never_answered_is_no_cache(asking: Asking) -> None:
 
 @pytest.mark.parametrize("where", ["its namespace", "the trunk"])
 def test_who_has_an_eni_of_its_own_is_no_cache(asking: Asking, where: str) -> None:
-    """An awsvpc task that wants a popular name pays for itself; the cache's query is the asker's."""
+    """An awsvpc task that wants a popular name pays itself; the cache's query is the asker's."""
     tag = ask(asking)
     if where == "its namespace":
         asking.kernel.maps.add_eni(TASK_DEV)

@@ -9,6 +9,7 @@ from eni53.kernel.question_hash import question_hash
 from eni53.name_counts import TYPES, NameCounts
 from eni53.sample import EniCounters, Sample, SenderKey
 
+SEED = 0x5EED
 A, AAAA = TYPES["A"], TYPES["AAAA"]
 HOST, TASK = (2, 0), (2**31 + 1, 0)
 
@@ -25,9 +26,9 @@ def sample(*enis: tuple[int, int], **asked: dict[int, int]) -> Sample:
 
 def test_what_is_on_the_list_is_added_up_and_nothing_else() -> None:
     """Over samples and senders, by type; an ENI that goes takes its counters with it."""
-    counts = NameCounts(["db.example.com"])
-    db, db6 = question_hash("db.example.com", A), question_hash("db.example.com", AAAA)
-    other = question_hash("other.example.com", A)
+    counts = NameCounts(["db.example.com"], SEED)
+    db, db6 = question_hash("db.example.com", A, SEED), question_hash("db.example.com", AAAA, SEED)
+    other = question_hash("other.example.com", A, SEED)
     counts.update(sample(HOST, TASK, one={db: 3, other: 9}, two={db: 1}))
     counts.update(sample(HOST, HOST, one={db: 2, db6: 5}, two={db: 4}))
     assert counts.of_eni(HOST) == {("db.example.com", "A"): 9, ("db.example.com", "AAAA"): 5}
@@ -38,8 +39,8 @@ def test_what_is_on_the_list_is_added_up_and_nothing_else() -> None:
 
 def test_of_an_eni_that_is_not_there() -> None:
     """Its number may be another's soon."""
-    counts = NameCounts(["db.example.com"])
-    gone = sample(HOST, one={question_hash("db.example.com", A): 3})
+    counts = NameCounts(["db.example.com"], SEED)
+    gone = sample(HOST, one={question_hash("db.example.com", A, SEED): 3})
     counts.update(replace(gone, enis={}))
     assert counts.of_eni(HOST) == {}
 
@@ -47,6 +48,6 @@ def test_of_an_eni_that_is_not_there() -> None:
 @pytest.mark.parametrize("names", [[], ["other.example.com"]])
 def test_without_it_on_the_list(names: list[str]) -> None:
     """Nothing is counted."""
-    counts = NameCounts(names)
-    counts.update(sample(HOST, one={question_hash("db.example.com", A): 3}))
+    counts = NameCounts(names, SEED)
+    counts.update(sample(HOST, one={question_hash("db.example.com", A, SEED): 3}))
     assert counts.of_eni(HOST) == {}
