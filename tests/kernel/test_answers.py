@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 import time
 
@@ -43,13 +44,15 @@ def test_an_answer_has_the_latency_of_its_query(bench: Kernel) -> None:
 
 
 def test_the_latency_of_ipv6_needs_the_whole_address(bench: Kernel) -> None:
-    """Two clients that differ in the last bits only do not have each other's answers."""
+    """Clients that differ in the last bits, servers in their subnet: each has its own answers."""
     bench.forget()
     identity = fresh()
     query = f.udp(53, 41000, f.dns_query(identity=identity))
     bench.run("eni_egress", f.ipv6(query, f.UDP, RESOLVER6, CLIENT6))
     answer = f.udp(41000, 53, f.dns_answer(identity=identity))
     bench.run("eni_ingress", f.ipv6(answer, f.UDP, CLIENT6[:-1] + "2", RESOLVER6))
+    net = ipaddress.IPv6Address(int(ipaddress.IPv6Address(RESOLVER6)) ^ 1 << 64)
+    bench.run("eni_ingress", f.ipv6(answer, f.UDP, CLIENT6, str(net)))
     assert sum(bench.maps.read().enis[bench.dev, 0].response_buckets) == 0
     bench.run("eni_ingress", f.ipv6(answer, f.UDP, CLIENT6, RESOLVER6))
     assert sum(bench.maps.read().enis[bench.dev, 0].response_buckets) == 1

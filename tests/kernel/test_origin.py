@@ -257,3 +257,13 @@ def test_a_tag_that_is_in_use_again_is_never_given_twice(pool: Pool) -> None:
     tags = [next_tag(pool.kernel, pool.kernel.dev) for _ in range(TAGS)]
     assert 0 == tags[-1]
     assert sorted({*range(1, TAGS + 1)} - {pool.tag}) == sorted(tags[:-1])
+
+
+def test_veths_that_are_gone_are_remembered_only_for_their_rows(pool: Pool) -> None:
+    """A node makes ten thousand containers a day, each with an index of its own."""
+    for number in range(300):
+        pool.pool.collect(
+            pool.kernel.maps.read(), {10_000 + number}, {pool.kernel.dev}, lambda _: True,
+            1000.0 * (number + 1),
+        )  # fmt: skip
+    assert len(pool.pool._were_veths) <= 2

@@ -663,3 +663,19 @@ def test_the_sums_hold_at_every_moment(seed, max_workloads):
         assert len(named - {OTHER, UNATTRIBUTED, PENDING}) <= max_workloads
     if max_workloads == 200:
         assert len(named) > 5, "the world was too quiet to show anything"
+
+
+def test_a_row_does_not_grow_with_its_containers(accounts):
+    """A task that is restarted all day is one row; two cgroups say that there is no single one."""
+    for number in range(60):
+        veth = VETH + number
+        accounts.veths.add(veth)
+        accounts.workloads.veth_appeared(veth, veth)
+        accounts.kernel.origin(veth, veth * 10, veth)
+        accounts.workloads.add(
+            container(f"c{number}", task("a"), netns=veth, nsid=veth, cgroup=veth * 10)
+        )
+        accounts.kernel.send(1, tag=veth, ingress=veth)
+    assert accounts.update() == {task("a"): 60}
+    (row,) = accounts.ledger.rows[ENI].values()
+    assert len(row.cgroups) == 2
