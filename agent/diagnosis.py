@@ -6,6 +6,7 @@ A finding needs evidence: each has a least share and a least rate, below which i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.caches import cache_bypassed
@@ -70,7 +71,8 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
-        looks.append(EniLook.between(earlier, usage, seconds, last.resolv_confs))
+        look = EniLook.between(earlier, usage, seconds, last.resolv_confs)
+        looks.append(replace(look, servers=last.servers))
         for find in OF_ENI:
             yield from find(looks[-1])
     for find_in_enis in OF_ENIS:

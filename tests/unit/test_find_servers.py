@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 from eni53.diagnosis import findings
-from eni53.model import CLASSES, Count, Eni, EniUsage, Finding, Snapshot, Workload, WorkloadUsage
+from eni53.model import (
+    CLASSES,
+    Count,
+    Eni,
+    EniUsage,
+    Finding,
+    ServerAsked,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
 from eni53.snapshot_json import dumps, loads
 
 WEB = Workload("pod", "shop", "web-1", "app")
@@ -46,9 +56,9 @@ def usage(
     )
 
 
-def found(one: EniUsage) -> list[Finding]:
+def found(one: EniUsage, *servers: ServerAsked) -> list[Finding]:
     """Of what happened in ten seconds: measured at once, and between two looks at an agent."""
-    last = Snapshot("node", 1010.0, SECONDS, (one,))
+    last = Snapshot("node", 1010.0, SECONDS, (one,), servers=servers)
     alone = list(findings(None, last))
     nothing = replace(
         one,
@@ -62,7 +72,8 @@ def found(one: EniUsage) -> list[Finding]:
         f for f in alone if f.code != "unanswered"
     ]
     # The same counts, but all of them from before the first look: nothing happened.
-    assert {f.code for f in findings(replace(looks[1], time_s=1000.0), looks[1])} <= {"over-limit"}
+    standing = {f.code for f in findings(replace(looks[1], time_s=1000.0), looks[1])}
+    assert standing <= {"over-limit", "dead-first-nameserver"}
     return alone
 
 
@@ -94,7 +105,7 @@ def test_tcp_that_is_no_load(packets: dict[tuple[str, str], int]) -> None:
     assert codes(usage(packets)) == set()
 
 
-STRICT = {("resolver", "udp"): 60, ("dns_other", "udp"): 60}
+STRICT = {("resolver", "udp"): 25, ("dns_other", "udp"): 60}
 
 
 @pytest.mark.parametrize(
@@ -139,3 +150,51 @@ def test_a_task_that_asks_its_hosts_cache() -> None:
 def test_where_the_cache_can_be_reached(one: EniUsage) -> None:
     """A few losses, an ENI of the host's, or what is lost is something else."""
     assert "cache-unreachable" not in codes(one)
+
+
+BOTH = {("resolver", "udp"): 60, ("dns_other", "udp"): 60}
+LEFT = ServerAsked(WEB, "169.254.20.10", 30, 28, 5.0)
+
+
+def test_losses_that_the_resolver_may_have_had() -> None:
+    """As many as it was asked: only if somebody was seen to leave the other server it is known."""
+    one = usage(BOTH, unanswered=60, vlan=7, workloads=(WEB,))
+    assert codes(one) == {"unanswered"}
+    evidence = next(f for f in found(one, LEFT) if f.code == "cache-unreachable").evidence
+    assert evidence == {
+        "dns_other": 60, "resolver": 60, "unanswered": 60, "servers": "169.254.20.10",
+        "workloads": "shop/web-1",
+    }  # fmt: skip
+    for other in (
+        replace(LEFT, workload=JOB),
+        replace(LEFT, fallbacks=20),
+        replace(LEFT, queries=2, fallbacks=2),
+    ):
+        assert "cache-unreachable" not in {f.code for f in found(one, other)}
+    more = usage(BOTH, unanswered=61, vlan=7, workloads=(WEB,))
+    assert next(f for f in found(more) if f.code == "cache-unreachable").evidence["resolver"] == 60
+
+
+THEIRS, RESOLVERS = "see who asks other servers", "Route 53 Resolver's forwarding rules"
+
+
+@pytest.mark.parametrize(
+    ("packets", "lost", "named", "helps"),
+    [
+        ({("resolver", "udp"): 2000, ("dns_other", "udp"): 10}, 400, False, {RESOLVERS}),
+        ({("resolver", "udp"): 2000}, 400, False, {RESOLVERS}),
+        ({("resolver", "udp"): 600, ("dns_other", "udp"): 400}, 300, True, {THEIRS, RESOLVERS}),
+        ({("resolver", "udp"): 100, ("dns_other", "udp"): 400}, 400, True, {THEIRS}),
+        ({("dns_other", "udp"): 390}, 400, True, {THEIRS}),
+        ({("resolver", "udp"): 500, ("dns_other", "udp"): 500}, 1000, False, {THEIRS, RESOLVERS}),
+    ],
+    ids=["a probe", "nobody else asked", "either", "theirs", "theirs alone", "both"],
+)
+def test_whose_losses_they_can_be(
+    packets: dict[tuple[str, str], int], lost: int, named: bool, helps: set[str]
+) -> None:
+    """One number for all servers: nobody is named whose queries are fewer than those lost."""
+    asking = (WEB,) if ("dns_other", "udp") in packets else ()
+    told = next(f for f in found(usage(packets, unanswered=lost, workloads=asking)))
+    assert (told.code, told.workload) == ("unanswered", "shop/web-1/app" if named else None)
+    assert {text for text in (THEIRS, RESOLVERS) if text in told.remedy} == helps
