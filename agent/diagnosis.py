@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.caches import cache_bypassed
-from .insight.conntrack import conntrack_full, conntrack_insert_failed
+from .insight.conntrack import conntrack_drops, conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
@@ -48,6 +48,7 @@ OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
 OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]], ...] = (
     cache_not_first,
     conntrack_full,
+    conntrack_drops,
     conntrack_insert_failed,
 )
 """What is looked for in both snapshots as a whole; the first is None where counting began."""
