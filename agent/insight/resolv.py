@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
+from ..inventory.resolv_conf import NOBODY
 from ..model import DNS_CLASSES, Finding, ResolvConf, Snapshot, Workload
 from .look import LEAST_PPS
 from .who import full_name, only, whose
@@ -28,13 +29,14 @@ def loopback_resolver(last: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "loopback-resolver",
             "critical" if alone else "warning",
-            f"{_told(workloads)}: nameserver {server} in its resolv.conf, and nothing listens on"
-            " port 53 there"
-            + (": no name resolves" if alone else ": each name is asked of the next one"),
+            f"{_told(workloads)}: asks {server} by its resolv.conf, and nothing listens on port 53"
+            " there" + (": no name resolves" if alone else ": each name is asked of the next one"),
             workload=only(workloads),
             evidence=_evidence(workloads, nameserver=server),
             remedy=f"{server} is the container itself: often the file was copied from a host that"
-            " has a cache of its own. Name the VPC's resolver, or the cache's address on the bridge"
+            " has a cache of its own"
+            + (", or names no server, which means the same" if server == NOBODY else "")
+            + ". Name the VPC's resolver, or the cache's address on the bridge"
             " (Docker: `docker run --dns` or daemon.json; ECS: dnsServers; pods: dnsPolicy,"
             " dnsConfig)",
         )

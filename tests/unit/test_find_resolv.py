@@ -52,6 +52,8 @@ def test_loopback_without_a_listener(server: str) -> None:
     told = alone["loopback-resolver"]
     assert (told.severity, told.workload) == ("critical", "c0")
     assert told.evidence == {"nameserver": server, "containers": 1, "workloads": "c0"}
+    assert f"asks {server} by its resolv.conf, and nothing listens" in told.summary
+    assert ("names no server" in told.remedy) is (server == "127.0.0.1")
     helped = found(node(ResolvConf((server, VPC), listening=())))
     assert helped["loopback-resolver"].severity == "warning"
 
