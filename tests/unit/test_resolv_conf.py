@@ -166,6 +166,28 @@ def test_who_listens_on_this_machine() -> None:
         assert "127.0.0.78" not in listening(busy, "udp")
 
 
+@pytest.mark.parametrize(("mapped", "heard"), [("127.0.0.1", True), ("0.0.0.0", True),
+                                               ("127.0.0.77", False)])  # fmt: skip
+def test_ipv4_by_a_socket_of_ipv6(mapped: str, heard: bool) -> None:
+    """As Java does: what is sent to 127.0.0.1 is heard there."""
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        six.bind((f"::ffff:{mapped}", 0))
+        six.setblocking(False)
+        port = six.getsockname()[1]
+        listening = bound(Path("/proc/thread-self/net/udp6").read_bytes(), port)
+        assert mapped in listening
+        assert covers(listening, "127.0.0.1") is heard
+        sender.sendto(b"x", ("127.0.0.1", port))
+        try:
+            assert (six.recv(9) == b"x") is heard
+        except BlockingIOError:
+            assert not heard
+
+
 @pytest.mark.parametrize(
     ("listening", "address", "heard"),
     [
