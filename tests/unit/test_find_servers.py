@@ -66,6 +66,7 @@ def found(one: EniUsage, *servers: ServerAsked) -> list[Finding]:
         protocols={},
         workloads=(),
         unanswered=None if one.unanswered is None else 0,
+        truncated=None if one.truncated is None else 0,
     )
     looks = [loads(dumps(s)) for s in (Snapshot("node", 1000.0, 1.0, (nothing,)), last)]
     assert [f for f in findings(looks[0], looks[1]) if f.code != "unanswered"] == [
@@ -88,6 +89,27 @@ def test_tcp_that_makes_a_third_of_the_packets() -> None:
     (finding,) = found(usage(mixed))
     assert (finding.code, finding.severity) == ("tcp-overhead", "warning")
     assert finding.evidence == {"tcp_pps": 40.0, "share": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("truncated", "helps"),
+    [
+        (None, {"use-vc", "where answers come truncated", "EDNS"}),
+        (0, {"use-vc"}),
+        (19, {"use-vc"}),
+        (50, {"use-vc", "EDNS"}),
+        (80, {"EDNS"}),
+        (100, {"EDNS"}),
+    ],
+)
+def test_why_it_is_tcp(truncated: int | None, helps: set[str]) -> None:
+    """A hundred lookups: what answers said tells truncation from a client's own will."""
+    one = usage({("resolver", "udp"): 550, ("resolver", "tcp"): 550})
+    (finding,) = found(replace(one, truncated=truncated))
+    words = ("use-vc", "where answers come truncated", "EDNS")
+    assert {word for word in words if word in finding.remedy} == helps
+    assert finding.evidence.get("truncated") == truncated
+    assert (f"{truncated} answers" in finding.summary) is (truncated is not None)
 
 
 @pytest.mark.parametrize(
