@@ -44,7 +44,7 @@ def tcp_overhead(look: EniLook) -> Iterator[Finding]:
         share = min(1.0, tcp / look.queries)
         truncated = look.risen(lambda usage: usage.truncated)
         counted = {} if truncated is None else {"truncated": truncated}
-        told = "" if truncated is None else f", after {truncated} answers that were truncated"
+        told = "" if truncated is None else f"; {truncated} answers came truncated"
         yield Finding(
             "tcp-overhead",
             "warning",
@@ -60,8 +60,8 @@ def _why_tcp(truncated: int | None, lookups: float) -> str:
     """What helps, by how many of the *lookups* over TCP came after an answer that was cut short."""
     own = "keep the connection, take use-vc or force_tcp off"
     cut = (
-        "let the client and the cache ask with EDNS (1232 bytes) and give shorter answers: they"
-        " come truncated, and are asked for again"
+        "let the client and the cache ask with EDNS (1232 bytes) and give shorter answers, for what"
+        " comes truncated is asked for again"
     )
     if truncated is None:
         return f"{own}; or, where answers come truncated, {cut}"
