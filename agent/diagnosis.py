@@ -6,10 +6,11 @@ A finding needs evidence: each has a least share and a least rate, below which i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.caches import cache_bypassed
-from .insight.conntrack import conntrack_full, conntrack_insert_failed
+from .insight.conntrack import conntrack_drops, conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
 from .insight.look import EniLook
 from .insight.names import aaaa_doubling, hot_name, search_domains
@@ -47,6 +48,7 @@ OF_NODE: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
 OF_LOOKS: tuple[Callable[[Snapshot | None, Snapshot, float], Iterator[Finding]], ...] = (
     cache_not_first,
     conntrack_full,
+    conntrack_drops,
     conntrack_insert_failed,
 )
 """What is looked for in both snapshots as a whole; the first is None where counting began."""
@@ -70,7 +72,8 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
-        looks.append(EniLook.between(earlier, usage, seconds, last.resolv_confs))
+        look = EniLook.between(earlier, usage, seconds, last.resolv_confs)
+        looks.append(replace(look, servers=last.servers))
         for find in OF_ENI:
             yield from find(looks[-1])
     for find_in_enis in OF_ENIS:

@@ -132,7 +132,8 @@ class ResolvConf:
     """What a workload's own ``/etc/resolv.conf`` says.
 
     Attributes:
-        nameservers: In the order in which they are asked; at least one, at most three.
+        nameservers: In the order in which they are asked; at least one, at most three. 127.0.0.1
+            where it names none, as libc has it.
         search: Domains that are tried behind a name.
         ndots: A name with fewer dots is tried with those first; None: not set, which means 1.
         timeout: Seconds to wait for an answer; None: not set, which means 5.

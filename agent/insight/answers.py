@@ -13,6 +13,8 @@ UNANSWERED_SHARE = 0.05
 AT_LIMIT = 0.9
 RETRY_SHARE = 0.2
 ELSEWHERE_SHARE = 0.01
+COVERED = 0.8
+"""Not all of it: what is told now was lost some seconds ago."""
 
 
 def unanswered(look: EniLook) -> Iterator[Finding]:
@@ -31,19 +33,18 @@ def unanswered(look: EniLook) -> Iterator[Finding]:
     if others:
         evidence["ask_other_servers"] = rates(others)
     over = look.usage.utilization >= AT_LIMIT
+    theirs, helps = _silent(look, lost or 0)
     yield Finding(
         "unanswered",
         "warning",
         f"{look.label}: {lost} queries had no answer within two seconds",
         eni=look.label,
-        workload=only(others) if not over else None,
+        workload=only(others) if not over and theirs else None,
         evidence=evidence,
         remedy="AWS drops what is over the limit: a cache on the node (`eni53 remedy`), or fewer"
         " queries by those who send most"
         if over
-        else "the limit is far, so nothing was dropped for it: a server that was asked is dead or"
-        " out of reach, and who waits for it waits five seconds on each name; see who asks other"
-        " servers than the VPC's resolver, and their resolv.conf",
+        else f"the limit is far, so nothing was dropped for it: {helps}",
     )
 
 
@@ -83,6 +84,28 @@ def answered_elsewhere(look: EniLook) -> Iterator[Finding]:
             remedy="the server answers by another of its addresses, or something on the way"
             " rewrites them: bind it to the address that is asked, look at NAT rules for port 53",
         )
+
+
+def _silent(look: EniLook, lost: int) -> tuple[bool, str]:
+    """Whether servers other than the VPC's resolver may have lost all of it, and what helps.
+
+    It is one number for all servers: only from how many each was asked can it be told whose it is.
+    """
+    theirs = look.class_pps(("dns_other",)) * look.seconds >= COVERED * lost
+    resolvers = look.class_pps(("resolver",)) * look.seconds >= COVERED * lost
+    helps = []
+    if theirs or not resolvers:
+        helps.append(
+            "a server that was asked is dead or out of reach, and who waits for it waits five"
+            " seconds on each name; see who asks other servers than the VPC's resolver, and their"
+            " resolv.conf"
+        )
+    if resolvers or not theirs:
+        helps.append(
+            "the VPC's resolver did not answer; see Route 53 Resolver's forwarding rules whose"
+            " target is dead, and zones that are delegated to dead servers"
+        )
+    return theirs, ". Or ".join(helps)
 
 
 def _counts(number: int | None, look: EniLook) -> bool:

@@ -4,37 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import Finding, Snapshot
+from ..model import Conntrack, Finding, Snapshot
 
 FULL_SHARE = 0.9
+LEAST_DROPPED = 1.0
+"""A second, where there is room; fewer are some stranger's broken packets."""
 LEAST_FAILED = 1.0
 """Failed insertions a second; fewer are nobody's trouble."""
 
 
 def conntrack_full(first: Snapshot | None, last: Snapshot, seconds: float) -> Iterator[Finding]:
-    """It is nearly full, or has dropped what found no place."""
+    """It is nearly full, and has perhaps dropped what found no place."""
     table = last.conntrack
-    if table is None:
+    if table is None or not _is_full(table):
         return
-    share = table.entries / table.limit if table.limit else 0.0
-    dropped = _rise(first, last, "dropped") or 0
-    # A packet that lost the race for its place is in both columns.
-    dropped = max(0, dropped - (_rise(first, last, "insert_failed") or 0))
-    if share < FULL_SHARE and not dropped:
-        return
-    evidence: dict[str, float | int | str] = {"entries": table.entries, "dropped": dropped}
-    if table.limit:
-        evidence |= {"limit": table.limit, "share": round(share, 3)}
-    full = f"{share:.0%} full" if table.limit else f"{table.entries} connections"
+    share = table.entries / (table.limit or 1)
+    dropped = _dropped(first, last)
     lost = f", and had no place for {dropped} packets" if dropped else ""
     yield Finding(
         "conntrack-full",
         "critical" if dropped else "warning",
-        f"The node's table of connections: {full}{lost}",
-        evidence=evidence,
+        f"The node's table of connections: {share:.0%} full{lost}",
+        evidence=_evidence(table, dropped),
         remedy="what finds no place is dropped without a word, and each query through NAT takes one"
         " for half a minute: raise net.netfilter.nf_conntrack_max, or let a cache answer"
         " (`eni53 remedy`)",
+    )
+
+
+def conntrack_drops(first: Snapshot | None, last: Snapshot, seconds: float) -> Iterator[Finding]:
+    """It has dropped packets although it has room."""
+    table = last.conntrack
+    if table is None or _is_full(table):
+        return
+    dropped = _dropped(first, last)
+    if dropped / seconds < LEAST_DROPPED:
+        return
+    yield Finding(
+        "conntrack-drops",
+        "warning",
+        f"The node's table of connections dropped {dropped} packets, though it has room",
+        evidence=_evidence(table, dropped) | {"per_second": round(dropped / seconds, 1)},
+        remedy="packets that are malformed or fit no connection, or it was full for a moment:"
+        " `conntrack -S` counts them by processor, net.netfilter.nf_conntrack_log_invalid says"
+        " which they are",
     )
 
 
@@ -54,6 +67,23 @@ def conntrack_insert_failed(
         " is lost, and its name takes five seconds. `options single-request-reopen` (glibc),"
         " or a cache on the node that is reached without NAT",
     )
+
+
+def _is_full(table: Conntrack) -> bool:
+    return table.limit is not None and table.entries >= table.limit * FULL_SHARE
+
+
+def _dropped(first: Snapshot | None, last: Snapshot) -> int:
+    """Packets, without those that lost the race for their place: such a one is in both columns."""
+    failed = _rise(first, last, "insert_failed") or 0
+    return max(0, (_rise(first, last, "dropped") or 0) - failed)
+
+
+def _evidence(table: Conntrack, dropped: int) -> dict[str, float | int | str]:
+    evidence: dict[str, float | int | str] = {"entries": table.entries, "dropped": dropped}
+    if table.limit:
+        evidence |= {"limit": table.limit, "share": round(table.entries / table.limit, 3)}
+    return evidence
 
 
 def _rise(first: Snapshot | None, last: Snapshot, what: str) -> int | None:

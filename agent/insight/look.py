@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..model import DNS_CLASSES, EniUsage, ResolvConf, Workload, WorkloadUsage
+from ..model import DNS_CLASSES, EniUsage, ResolvConf, ServerAsked, Workload, WorkloadUsage
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
@@ -22,6 +22,7 @@ class EniLook:
         names: Queries a second by (name, type), of the names that the last snapshot tells.
         queries: Packets a second to port 53.
         confs: What workloads' resolv.conf files say, as far as known.
+        servers: As in `model.Snapshot`.
     """
 
     usage: EniUsage
@@ -30,6 +31,7 @@ class EniLook:
     names: Mapping[tuple[str, str], float]
     queries: float
     confs: Mapping[Workload, ResolvConf] = field(default_factory=dict)
+    servers: tuple[ServerAsked, ...] = ()
 
     @classmethod
     def between(

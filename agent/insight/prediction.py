@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..findings import name
 from ..model import BASIS_CLASSES, DNS_CLASSES, Finding, Workload
+from .caches import is_caches, serves_others
 from .look import LEAST_PPS, EniLook
 from .who import askers, only, rates, senders
 
@@ -24,11 +26,14 @@ def no_cache(look: EniLook) -> Iterator[Finding]:
     predicted = max(0.0, pps - spared)
     if predicted <= pps * NO_CACHE_PART:
         who = senders(look, classes)
+        cache, helps = _cache_here(look, classes) or (
+            "a cache on the node",
+            _cache_for(look, next(iter(who), None)),
+        )
         yield Finding(
             "no-cache",
             "warning" if pps >= look.usage.limit_pps * NEAR_LIMIT else "info",
-            f"{look.label}: a cache on the node would leave {predicted:.0f} of {pps:.0f} DNS"
-            " packets a second",
+            f"{look.label}: {cache} would leave {predicted:.0f} of {pps:.0f} DNS packets a second",
             eni=look.label,
             workload=only(who),
             evidence={
@@ -37,16 +42,16 @@ def no_cache(look: EniLook) -> Iterator[Finding]:
                 "limit_pps": look.usage.limit_pps,
                 "workloads": rates(who) or "unknown",
             },
-            remedy=_cache_for(look, next(iter(who), None)),
+            remedy=helps,
         )
 
 
 def short_ttl(look: EniLook) -> Iterator[Finding]:
     """Names that even a cache has to ask for again after a few seconds make much of the load."""
     ttls = {
-        (name.name, name.type): name.answer.ttl_s
-        for name in look.usage.names
-        if name.answer is not None and name.answer.ttl_s is not None
+        (asked.name, asked.type): asked.answer.ttl_s
+        for asked in look.usage.names
+        if asked.answer is not None and asked.answer.ttl_s is not None
     }
     short = {
         key: pps for key, pps in look.names.items() if ttls.get(key, SHORT_TTL_S + 1) <= SHORT_TTL_S
@@ -56,7 +61,7 @@ def short_ttl(look: EniLook) -> Iterator[Finding]:
     if total < LEAST_PPS or share < SHORT_SHARE:
         return
     busiest = max(short, key=lambda key: short[key])
-    who = askers(look, lambda name, kind: (name, kind) in short)
+    who = askers(look, lambda asked, kind: (asked, kind) in short)
     yield Finding(
         "short-ttl",
         "info",
@@ -73,6 +78,26 @@ def short_ttl(look: EniLook) -> Iterator[Finding]:
         },
         remedy="if the zone is yours (service discovery, a record of your own), give it a longer"
         " TTL; each client that keeps its connections asks less",
+    )
+
+
+def _cache_here(look: EniLook, classes: frozenset[str]) -> tuple[str, str] | None:
+    """Which cache would do it and what helps, where there is one that containers ask already."""
+    rows = [row for row in look.usage.workloads if is_caches(row)]
+    asked = sum(look.row_pps(row, classes) for row in rows)
+    if not asked or not serves_others(rows):
+        return None
+    names = sorted({name(row.workload) for row in rows if row.workload.kind == "cache"})
+    told = ", ".join(names) or "not named"
+    if asked < look.class_pps(classes) - asked:
+        return (
+            f"the cache on this node ({told}), if all asked it,",
+            "let those who go past it name it in their resolv.conf: `dns` in Docker's daemon.json,"
+            " dnsServers of the task definition, dnsPolicy or dnsConfig of the pod",
+        )
+    return (
+        f"a cache that keeps all it may, which the one on this node ({told}) does not,",
+        "see how many names it has room for, and the longest TTL that it allows",
     )
 
 

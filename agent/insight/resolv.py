@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
+from ..inventory.resolv_conf import NOBODY
 from ..model import DNS_CLASSES, Finding, ResolvConf, Snapshot, Workload
 from .look import LEAST_PPS
 from .who import full_name, only, whose
@@ -28,56 +29,68 @@ def loopback_resolver(last: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "loopback-resolver",
             "critical" if alone else "warning",
-            f"{_told(workloads)}: nameserver {server} in its resolv.conf, and nothing listens on"
-            " port 53 there"
-            + (": no name resolves" if alone else ": each name is asked of the next one"),
+            f"{_told(workloads)}: asks {server} by its resolv.conf, and nothing listens on port 53"
+            " there" + (": no name resolves" if alone else ": each name is asked of the next one"),
             workload=only(workloads),
             evidence=_evidence(workloads, nameserver=server),
             remedy=f"{server} is the container itself: often the file was copied from a host that"
-            " has a cache of its own. Name the VPC's resolver, or the cache's address on the bridge"
+            " has a cache of its own"
+            + (", or names no server, which means the same" if server == NOBODY else "")
+            + ". Name the VPC's resolver, or the cache's address on the bridge"
             " (Docker: `docker run --dns` or daemon.json; ECS: dnsServers; pods: dnsPolicy,"
             " dnsConfig)",
         )
 
 
 def cache_not_first(first: Snapshot | None, last: Snapshot, seconds: float) -> Iterator[Finding]:
-    """A cache of this node that is only asked when another server does not answer."""
+    """A cache of this node that is asked after another server, or in turn with it."""
     caches = set(last.on_node)
-    found: defaultdict[tuple[str, str], list[Workload]] = defaultdict(list)
+    found: defaultdict[tuple[str, str, bool], list[Workload]] = defaultdict(list)
     for workload, conf in last.resolv_confs.items():
         server, *later = conf.nameservers
         behind = next((one for one in later if one in caches), None)
         if behind is not None and server not in caches and not ip_address(server).is_loopback:
-            found[server, behind].append(workload)
+            found[server, behind, "rotate" in conf.flags].append(workload)
     sent = _direct_pps(first, last, seconds) if found else {}
-    for (server, cache), workloads in sorted(found.items()):
+    for (server, cache, rotate), workloads in sorted(found.items()):
         pps = sum(sent.get(workload, 0.0) for workload in workloads)
         yield Finding(
             "cache-not-first",
             "warning" if pps >= LEAST_PPS else "info",
-            f"{_told(workloads)}: asks {server} first and the cache on this node, {cache}, only"
-            " when that does not answer",
+            f"{_told(workloads)}: asks {server}"
+            + (
+                f" and the cache on this node, {cache}, in turn"
+                if rotate
+                else f" first and the cache on this node, {cache}, only when that does not answer"
+            ),
             workload=only(workloads),
             evidence=_evidence(workloads, first=server, cache=cache, pps=round(pps, 1)),
-            remedy="put the cache first and the resolver behind it: libc asks the first one, and"
+            remedy=("take `options rotate` out, and " if rotate else "")
+            + "put the cache first and the resolver behind it: libc asks the first one, and"
             " the next when that is silent",
         )
 
 
 def no_fallback(last: Snapshot) -> Iterator[Finding]:
     """A single nameserver that is on this node: no name resolves while it is down."""
-    found: defaultdict[str, list[Workload]] = defaultdict(list)
+    found: defaultdict[tuple[str, bool], list[Workload]] = defaultdict(list)
     for workload, conf in last.resolv_confs.items():
         if len(conf.nameservers) == 1 and _is_here(conf, conf.nameservers[0], last.on_node):
-            found[conf.nameservers[0]].append(workload)
-    for server, workloads in sorted(found.items()):
+            found[conf.nameservers[0], workload.kind == "pod"].append(workload)
+    for (server, pods), workloads in sorted(found.items()):
         yield Finding(
             "no-fallback",
             "info",
             f"{_told(workloads)}: its only nameserver is {server}, a cache on this node",
             workload=only(workloads),
             evidence=_evidence(workloads, nameserver=server),
-            remedy="when the cache dies, names die: name the VPC's resolver behind it",
+            remedy="when the cache dies, names die: name "
+            + (
+                "the service behind it that the cache itself asks (kube-dns-upstream): dnsPolicy"
+                " None and dnsConfig; the VPC's resolver knows no name of the cluster"
+                if pods
+                else "the VPC's resolver behind it"
+            ),
         )
 
 

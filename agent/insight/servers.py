@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import name
-from ..model import EniUsage, Finding, Snapshot
+from ..model import EniUsage, Finding, ServerAsked, Snapshot
 from .look import EniLook
+from .who import whose
 
 LEAST_FALLBACKS = 3
 FALLBACK_SHARE = 0.8
@@ -16,14 +17,12 @@ LEAST_LOST = 3
 LOST_SHARE = 0.4
 """Of packets: who sends a query again has sent two, of one that is lost."""
 OTHER_SHARE = 0.3
-_TOLD = 3
 
 
 def dead_first_nameserver(last: Snapshot) -> Iterator[Finding]:
     """A server that is asked first, and then another one nearly every time."""
     for asked in last.servers:
-        share = asked.fallbacks / asked.queries if asked.queries else 0.0
-        if asked.fallbacks < LEAST_FALLBACKS or share < FALLBACK_SHARE:
+        if not _is_dead(asked):
             continue
         who = name(asked.workload)
         yield Finding(
@@ -47,7 +46,9 @@ def dead_first_nameserver(last: Snapshot) -> Iterator[Finding]:
 def cache_unreachable(look: EniLook) -> Iterator[Finding]:
     """Queries to a server that is no resolver leave by an ENI of a pod's or a task's own, in vain.
 
-    Of a server on the node itself nothing may leave by an ENI: then it cannot be reached.
+    Of a server on the node itself nothing may leave by an ENI: then it cannot be reached. What is
+    lost is one number for all servers: it is theirs if it is more than the resolver was asked for,
+    or if who asks them was seen to wait for one in vain.
     """
     usage, before = look.usage, look.before
     if not (usage.eni.vlan or usage.eni.netns != "host") or usage.unanswered is None:
@@ -62,6 +63,10 @@ def cache_unreachable(look: EniLook) -> Iterator[Finding]:
     if lost / other < LOST_SHARE or other / (look.queries * look.seconds) < OTHER_SHARE:
         return
     asking = _who_ask_others(usage, before)
+    resolver = look.class_pps(("resolver",)) * look.seconds
+    dead = sorted({a.server for a in look.servers if name(a.workload) in asking and _is_dead(a)})
+    if lost <= resolver and not dead:
+        return
     pods = any(row.workload.kind == "pod" for row in usage.workloads)
     yield Finding(
         "cache-unreachable",
@@ -72,8 +77,10 @@ def cache_unreachable(look: EniLook) -> Iterator[Finding]:
         workload=asking[0] if asking else None,
         evidence={
             "dns_other": round(other),
+            "resolver": round(resolver),
             "unanswered": lost,
-            "workloads": ", ".join(asking) or "unknown",
+            **({"servers": whose(dead)} if dead else {}),
+            "workloads": whose(asking) or "unknown",
         },
         remedy="a pod with security groups in strict mode reaches no NodeLocal DNSCache"
         " (169.254.20.10): set POD_SECURITY_GROUP_ENFORCING_MODE=standard on aws-node and"
@@ -84,11 +91,17 @@ def cache_unreachable(look: EniLook) -> Iterator[Finding]:
     )
 
 
+def _is_dead(asked: ServerAsked) -> bool:
+    """Whether nearly each query to it was asked of another one in the end."""
+    share = asked.fallbacks / asked.queries if asked.queries else 0.0
+    return asked.fallbacks >= LEAST_FALLBACKS and share >= FALLBACK_SHARE
+
+
 def _who_ask_others(usage: EniUsage, before: EniUsage | None) -> list[str]:
-    """Names of the workloads that asked most of other servers."""
+    """Names of the workloads that asked other servers, the busiest first."""
     risen: dict[str, int] = {}
     for sign, rows in ((1, usage.workloads), (-1, before.workloads if before is not None else ())):
         for row in rows:
             who, counted = name(row.workload), row.classes.get("dns_other")
             risen[who] = risen.get(who, 0) + sign * (counted.packets if counted else 0)
-    return sorted((w for w, n in risen.items() if n > 0), key=lambda w: (-risen[w], w))[:_TOLD]
+    return sorted((w for w, n in risen.items() if n > 0), key=lambda w: (-risen[w], w))

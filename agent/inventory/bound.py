@@ -57,4 +57,9 @@ def _address(raw: bytes) -> str:
         raise ValueError("no address")
     # 32-bit words in the machine's byte order, each of which is in the network's.
     words = struct.pack(f"={len(raw) // 4}I", *struct.unpack(f">{len(raw) // 4}I", raw))
-    return str(IPv4Address(words) if len(raw) == 4 else IPv6Address(words))
+    if len(raw) == 4:
+        return str(IPv4Address(words))
+    six = IPv6Address(words)
+    return str(
+        six.ipv4_mapped or six
+    )  # ::ffff:127.0.0.1, as Java binds, hears what is sent by IPv4

@@ -14,6 +14,9 @@ from ..model import ResolvConf
 MAX_BYTES = 4096
 MAX_NAMESERVERS = 3  # glibc's MAXNS: further ones are never asked
 MAX_SEARCH = 32  # of Kubernetes; old glibc takes six
+NOBODY = "127.0.0.1"
+"""Whom libc asks when the file names no server."""
+_OTHERS = frozenset({"", "search", "domain", "options", "sortlist"})
 _HIGHEST = {"ndots": 15, "timeout": 30, "attempts": 5}  # glibc's own caps
 _FLAGS = frozenset({"rotate", "single-request", "single-request-reopen", "no-aaaa", "use-vc"})
 _DOMAIN = re.compile(r"[0-9a-z_-]{1,63}(\.[0-9a-z_-]{1,63})*", re.ASCII)
@@ -21,11 +24,12 @@ _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def parse(data: bytes) -> ResolvConf | None:
-    """What *data* says; None when it names no server, for then it says nothing of this node.
+    """What *data* says; None when it names no server and is not known to be a whole resolv.conf.
 
     What is beyond `MAX_BYTES` is not looked at, nor is a line that is cut there.
     """
-    if len(data) > MAX_BYTES:
+    certain = len(data) <= MAX_BYTES
+    if not certain:
         data = data[:MAX_BYTES].rpartition(b"\n")[0]
     servers: list[str] = []
     search: tuple[str, ...] = ()
@@ -34,7 +38,10 @@ def parse(data: bytes) -> ResolvConf | None:
     for line in data.decode("utf-8", "replace").split("\n"):
         keyword, *words = line.split() or ("",)
         if not line.startswith(keyword):  # libc wants it in the first column
+            certain = False
             continue
+        if keyword not in _OTHERS and keyword[0] not in "#;":
+            certain = False
         if keyword == "nameserver" and words and len(servers) < MAX_NAMESERVERS:
             servers += _address(words[0])
         elif keyword in {"search", "domain"}:  # whichever comes last holds
@@ -46,10 +53,10 @@ def parse(data: bytes) -> ResolvConf | None:
                     numbers[name] = min(int(value), _HIGHEST[name])
                 elif word in _FLAGS:
                     flags.add(word)
-    if not servers:
+    if not servers and not certain:
         return None
     return ResolvConf(
-        nameservers=tuple(servers),
+        nameservers=tuple(servers) or (NOBODY,),
         search=search,
         ndots=numbers.get("ndots"),
         timeout=numbers.get("timeout"),

@@ -29,9 +29,11 @@ def test_a_task_with_an_eni_of_its_own_and_its_hosts_cache(lab: Lab, reached: bo
     """
     task = lab.run_awsvpc_task("shop")
     with Agent(lab) as agent:
-        words = ("--rate", "10", "--count", "150", "--settle", "0")
-        servers = (vpc.RESOLVER,) if reached else (NODELOCAL, vpc.RESOLVER)
-        loads = [task.containers["app"].start_send("udp", "--to", to, *words) for to in servers]
+        # More is lost than the resolver is asked: then it cannot be the resolver's.
+        words = ("--count", "150", "--settle", "0", "--rate")
+        servers = {vpc.RESOLVER: "6"} if reached else {NODELOCAL: "10", vpc.RESOLVER: "6"}
+        send = task.containers["app"].start_send
+        loads = [send("udp", "--to", to, *words, rate) for to, rate in servers.items()]
         assert until(lambda: own(agent, task.eni.eni_id)["packets"] > 0)
         time.sleep(4)  # until the first are told unanswered
         found = look(agent)
@@ -41,7 +43,7 @@ def test_a_task_with_an_eni_of_its_own_and_its_hosts_cache(lab: Lab, reached: bo
         seen = own(agent, task.eni.eni_id)["classes"]
     task.remove()
 
-    assert seen["resolver"]["packets"] > 50
+    assert seen["resolver"]["packets"] > 30
     assert (seen["dns_other"]["packets"] == 0) is reached
     if reached:
         assert not {"cache-unreachable", "unanswered"} & set(found)

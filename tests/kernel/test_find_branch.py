@@ -34,9 +34,9 @@ def diagnosed(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, str 
     return {finding.code: finding.eni for finding in findings(None, last)}
 
 
-def lookups(kernel: Kernel, vlan: int, server: str, *, answered: bool) -> None:
-    """Thirty of them."""
-    for identity in [fresh() for _ in range(30)]:
+def lookups(kernel: Kernel, vlan: int, server: str, *, answered: bool, number: int = 30) -> None:
+    """Each with an id of its own."""
+    for identity in [fresh() for _ in range(number)]:
         ask(kernel, identity, resolver=server, vlan=vlan)
         if answered:
             reply(kernel, identity, resolver=server, vlan=vlan)
@@ -57,7 +57,7 @@ def test_a_branch_eni_whose_cache_is_out_of_reach(
     lookups(bench, TRUNK, RESOLVER4, answered=True)
     lookups(bench, BRANCH, NODELOCAL, answered=False)
     if second:
-        lookups(bench, BRANCH, RESOLVER4, answered=True)
+        lookups(bench, BRANCH, RESOLVER4, answered=True, number=20)
     found = diagnosed(bench, monkeypatch)
     assert found["cache-unreachable"] == f"trunk/vlan{BRANCH}"
 

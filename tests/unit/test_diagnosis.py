@@ -137,6 +137,14 @@ def test_one_eni_hot_beside_an_idle_one() -> None:
     assert codes(replace(hot, utilization=0.4), idle) == set()
 
 
+def test_an_eni_that_nobody_uses_is_not_idle() -> None:
+    """A trunk, or one kept warm for pods to come; a third that has a little to do is."""
+    hot, warm = usage({}, utilization=0.6), usage({}, label="eni-2", utilization=0.0)
+    assert codes(hot, warm) == set()
+    little = usage({}, label="eni-3", utilization=0.001)
+    assert codes(hot, warm, little) == {"uneven-enis"}
+
+
 def test_what_a_snapshot_says_itself_comes_first() -> None:
     """Its own findings are kept as they are."""
     own = Finding("over-limit", "critical", "too much")

@@ -22,6 +22,7 @@ from eni53.model import (
 from eni53.sample import Answer
 
 SECONDS = 10.0
+POD = Workload("pod", "shop", "api", "app")
 EniOf = Callable[..., EniUsage]
 
 
@@ -124,6 +125,30 @@ def test_the_cache_that_is_advised_fits_who_asks(kind: str, netns: str, remedy: 
     finding = found(replace(last, eni=replace(last.eni, netns=netns)))["no-cache"]
     assert remedy in finding.remedy
     assert (finding.workload, finding.evidence["workloads"]) == ("prod/shop", "prod/shop 100")
+
+
+def test_a_cache_that_is_here_is_not_advised_again() -> None:
+    """It is asked by few, or keeps little; one that only the host can ask is no help."""
+
+    def told(past: int, client: Workload) -> Finding:
+        cache = Workload("cache", "kube-system", "node-local-dns-x")
+        by_via = ((POD, "direct", past), (client, "cache", 400), (cache, "direct", 600 - past))
+        rows = tuple(
+            WorkloadUsage(who, via, n, 0.0, 0.0, {"resolver": Count(n, 0.0)})
+            for who, via, n in by_via
+        )
+        return found(replace(usage(cacheable=spared(900)), workloads=rows))["no-cache"]
+
+    other = Workload("pod", "shop", "batch", "app")
+    past = told(600, other)
+    assert "the cache on this node (kube-system/node-local-dns-x), if all asked it" in past.summary
+    assert "would leave 10 of 100" in past.summary
+    assert "resolv.conf" in past.remedy and "eni53 remedy" not in past.remedy
+    small = told(499, other)
+    assert "if all asked it" not in small.summary
+    assert "would leave 10 of 100" in small.summary
+    assert "how many names" in small.remedy
+    assert "nodelocaldns-eks" in told(600, Workload("host", workload="ssm.service")).remedy
 
 
 def test_unanswered_tells_the_two_causes_apart() -> None:

@@ -116,19 +116,38 @@ def test_nearly_full() -> None:
     assert found(Conntrack(8999, 10_000, 0, 0)) == {}
 
 
+FULL = replace(CALM, entries=9990)
+
+
 def test_dropped_meanwhile() -> None:
-    """Critical; what was dropped before the first look is not."""
-    lost = found(replace(CALM, entries=9990, dropped=12))["conntrack-full"]
-    assert (lost.severity, lost.evidence["dropped"]) == ("critical", 12)
-    assert "had no place for 12 packets" in lost.summary
-    old = replace(CALM, dropped=12, insert_failed=50)
+    """Critical in a full table; what was dropped before the first look is not."""
+    lost = found(replace(FULL, dropped=12), FULL)
+    assert lost.keys() == {"conntrack-full"}
+    assert lost["conntrack-full"].evidence["dropped"] == 12
+    assert lost["conntrack-full"].severity == "critical"
+    assert "100% full, and had no place for 12 packets" in lost["conntrack-full"].summary
+    assert found(replace(FULL, dropped=1), FULL)["conntrack-full"].severity == "critical"
+    old = replace(FULL, dropped=12, insert_failed=50)
+    assert found(old, old)["conntrack-full"].severity == "warning"
+    assert found(replace(FULL, dropped=12), alone=True)["conntrack-full"].severity == "critical"
+    unknown = found(replace(FULL, dropped=12), replace(FULL, dropped=None))
+    assert unknown["conntrack-full"].severity == "warning"
+
+
+@pytest.mark.parametrize("limit", [10_000, None])
+def test_dropped_though_there_is_room(limit: int | None) -> None:
+    """From one a second on, and never critical: it is not for want of a place."""
+    lost = found(Conntrack(1000, limit, 0, 10))
+    assert lost.keys() == {"conntrack-drops"}
+    told = lost["conntrack-drops"]
+    assert (told.severity, "full" in told.summary) == ("warning", False)
+    room = {} if limit is None else {"limit": limit, "share": 0.1}
+    assert told.evidence == {"entries": 1000, "dropped": 10, "per_second": 1.0, **room}
+    assert found(Conntrack(1000, limit, 0, 9)) == {}
+    old = Conntrack(1000, limit, 0, 10)
     assert found(old, old) == {}
-    assert found(replace(CALM, dropped=12), alone=True).keys() == {"conntrack-full"}
-    assert found(replace(CALM, dropped=12), replace(CALM, dropped=None)) == {}
-    assert found(Conntrack(10, None, 0, 1))["conntrack-full"].evidence.keys() == {
-        "entries",
-        "dropped",
-    }
+    assert found(old, alone=True).keys() == {"conntrack-drops"}
+    assert found(old, Conntrack(1000, limit, None, None)) == {}
 
 
 def test_races_that_were_lost() -> None:
@@ -137,8 +156,12 @@ def test_races_that_were_lost() -> None:
     assert lost.keys() == {"conntrack-insert-failed"}
     assert lost["conntrack-insert-failed"].evidence == {"insert_failed": 10, "per_second": 1.0}
     assert found(replace(CALM, insert_failed=9, dropped=9)) == {}
-    both = found(replace(CALM, insert_failed=10, dropped=11))
-    assert both.keys() == {"conntrack-insert-failed", "conntrack-full"}
+    both = found(replace(CALM, insert_failed=10, dropped=20))
+    assert both.keys() == {"conntrack-insert-failed", "conntrack-drops"}
+    assert both["conntrack-drops"].evidence["dropped"] == 10
+    assert found(replace(FULL, insert_failed=9, dropped=9), FULL)["conntrack-full"].severity == (
+        "warning"
+    )
 
 
 @pytest.mark.parametrize("before", [None, Conntrack(1, 2, None, None)])

@@ -52,6 +52,8 @@ def test_loopback_without_a_listener(server: str) -> None:
     told = alone["loopback-resolver"]
     assert (told.severity, told.workload) == ("critical", "c0")
     assert told.evidence == {"nameserver": server, "containers": 1, "workloads": "c0"}
+    assert f"asks {server} by its resolv.conf, and nothing listens" in told.summary
+    assert ("names no server" in told.remedy) is (server == "127.0.0.1")
     helped = found(node(ResolvConf((server, VPC), listening=())))
     assert helped["loopback-resolver"].severity == "warning"
 
@@ -125,6 +127,19 @@ def test_a_cache_that_is_not_asked_first() -> None:
     assert found(by_cache)["cache-not-first"].evidence["pps"] == 0.0
 
 
+def test_servers_that_are_asked_in_turn() -> None:
+    """With rotate no answer is waited for; who has it and who has not are told apart."""
+    turns = ResolvConf((VPC, CACHE), flags=("rotate",))
+    told = found(node(turns, on_node=(CACHE,)))["cache-not-first"]
+    assert told.summary == f"c0: asks {VPC} and the cache on this node, {CACHE}, in turn"
+    assert "`options rotate` out" in told.remedy
+    plain = found(node(replace(turns, flags=()), on_node=(CACHE,)))["cache-not-first"]
+    assert "only when that does not answer" in plain.summary
+    assert "rotate" not in plain.remedy
+    both = [f for f in findings(None, node(turns, ResolvConf((VPC, CACHE)), on_node=(CACHE,)))]
+    assert sorted(f.workload or "" for f in both) == ["c0", "c1"]
+
+
 @pytest.mark.parametrize(
     ("conf", "on_node"),
     [
@@ -174,6 +189,17 @@ def test_a_single_server_on_this_node(conf: ResolvConf, on_node: tuple[str, ...]
 def test_a_single_server_that_is_usual(conf: ResolvConf, on_node: tuple[str, ...]) -> None:
     """The cluster's address, VPC+2, Docker's own, systemd's on the host's network."""
     assert found(node(conf, on_node=on_node)) == {}
+
+
+def test_what_stands_in_for_it_knows_the_same_names() -> None:
+    """The VPC's resolver knows none of a cluster's: a pod needs the cluster's own behind it."""
+    last = node(ResolvConf((CACHE,)), on_node=(CACHE,))
+    assert "VPC's resolver behind it" in found(last)["no-fallback"].remedy
+    pod = replace(last, resolv_confs={WEB: ResolvConf((CACHE,))})
+    assert "kube-dns-upstream" in found(pod)["no-fallback"].remedy
+    assert "VPC's resolver behind it" not in found(pod)["no-fallback"].remedy
+    both = replace(last, resolv_confs={**last.resolv_confs, **pod.resolv_confs})
+    assert {f.workload for f in findings(None, both)} == {"c0", "shop/web-1/app"}
 
 
 # --- search-domains ---------------------------------------------------------------------------

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 from eni53.diagnosis import findings
-from eni53.model import CLASSES, Count, Eni, EniUsage, Finding, Snapshot, Workload, WorkloadUsage
+from eni53.model import (
+    CLASSES,
+    Count,
+    Eni,
+    EniUsage,
+    Finding,
+    ServerAsked,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
 from eni53.snapshot_json import dumps, loads
 
 WEB = Workload("pod", "shop", "web-1", "app")
@@ -46,24 +56,35 @@ def usage(
     )
 
 
-def found(one: EniUsage) -> list[Finding]:
-    """Of what happened in ten seconds: measured at once, and between two looks at an agent."""
-    last = Snapshot("node", 1010.0, SECONDS, (one,))
-    alone = list(findings(None, last))
+def looks(one: EniUsage, *servers: ServerAsked) -> tuple[Snapshot, Snapshot]:
+    """Two looks at an agent, ten seconds apart; all of *one* happened between them."""
+    last = Snapshot("node", 1010.0, SECONDS, (one,), servers=servers)
     nothing = replace(
         one,
         classes={name: Count(0, 0.0) for name in CLASSES},
         protocols={},
         workloads=(),
         unanswered=None if one.unanswered is None else 0,
+        truncated=None if one.truncated is None else 0,
     )
-    looks = [loads(dumps(s)) for s in (Snapshot("node", 1000.0, 1.0, (nothing,)), last)]
-    assert [f for f in findings(looks[0], looks[1]) if f.code != "unanswered"] == [
+    return loads(dumps(Snapshot("node", 1000.0, 1.0, (nothing,)))), loads(dumps(last))
+
+
+def found(one: EniUsage) -> list[Finding]:
+    """Of what happened in ten seconds: measured at once, and between two looks at an agent."""
+    first, last = looks(one)
+    alone = list(findings(None, last))
+    assert [f for f in findings(first, last) if f.code != "unanswered"] == [
         f for f in alone if f.code != "unanswered"
     ]
     # The same counts, but all of them from before the first look: nothing happened.
-    assert {f.code for f in findings(replace(looks[1], time_s=1000.0), looks[1])} <= {"over-limit"}
+    assert {f.code for f in findings(replace(last, time_s=1000.0), last)} <= {"over-limit"}
     return alone
+
+
+def between(one: EniUsage, *servers: ServerAsked) -> dict[str, Finding]:
+    """By code, between two looks: there what is told in them is as much as was lost in them."""
+    return {finding.code: finding for finding in findings(*looks(one, *servers))}
 
 
 def codes(one: EniUsage) -> set[str]:
@@ -77,6 +98,27 @@ def test_tcp_that_makes_a_third_of_the_packets() -> None:
     (finding,) = found(usage(mixed))
     assert (finding.code, finding.severity) == ("tcp-overhead", "warning")
     assert finding.evidence == {"tcp_pps": 40.0, "share": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("truncated", "helps"),
+    [
+        (None, {"use-vc", "where answers come truncated", "EDNS"}),
+        (0, {"use-vc"}),
+        (19, {"use-vc"}),
+        (50, {"use-vc", "EDNS"}),
+        (80, {"EDNS"}),
+        (100, {"EDNS"}),
+    ],
+)
+def test_why_it_is_tcp(truncated: int | None, helps: set[str]) -> None:
+    """A hundred lookups: what answers said tells truncation from a client's own will."""
+    one = usage({("resolver", "udp"): 550, ("resolver", "tcp"): 550})
+    (finding,) = found(replace(one, truncated=truncated))
+    words = ("use-vc", "where answers come truncated", "EDNS")
+    assert {word for word in words if word in finding.remedy} == helps
+    assert finding.evidence.get("truncated") == truncated
+    assert (f"{truncated} answers" in finding.summary) is (truncated is not None)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +136,7 @@ def test_tcp_that_is_no_load(packets: dict[tuple[str, str], int]) -> None:
     assert codes(usage(packets)) == set()
 
 
-STRICT = {("resolver", "udp"): 60, ("dns_other", "udp"): 60}
+STRICT = {("resolver", "udp"): 25, ("dns_other", "udp"): 60}
 
 
 @pytest.mark.parametrize(
@@ -139,3 +181,51 @@ def test_a_task_that_asks_its_hosts_cache() -> None:
 def test_where_the_cache_can_be_reached(one: EniUsage) -> None:
     """A few losses, an ENI of the host's, or what is lost is something else."""
     assert "cache-unreachable" not in codes(one)
+
+
+BOTH = {("resolver", "udp"): 60, ("dns_other", "udp"): 60}
+LEFT = ServerAsked(WEB, "169.254.20.10", 30, 28, 5.0)
+
+
+def test_losses_that_the_resolver_may_have_had() -> None:
+    """As many as it was asked: only if somebody was seen to leave the other server it is known."""
+    one = usage(BOTH, unanswered=60, vlan=7, workloads=(WEB,))
+    assert between(one).keys() == {"unanswered"}
+    evidence = between(one, LEFT)["cache-unreachable"].evidence
+    assert evidence == {
+        "dns_other": 60, "resolver": 60, "unanswered": 60, "servers": "169.254.20.10",
+        "workloads": "shop/web-1",
+    }  # fmt: skip
+    for other in (
+        replace(LEFT, workload=JOB),
+        replace(LEFT, fallbacks=20),
+        replace(LEFT, queries=2, fallbacks=2),
+    ):
+        assert "cache-unreachable" not in between(one, other)
+    more = usage(BOTH, unanswered=61, vlan=7, workloads=(WEB,))
+    assert between(more)["cache-unreachable"].evidence["resolver"] == 60
+
+
+THEIRS, RESOLVERS = "see who asks other servers", "Route 53 Resolver's forwarding rules"
+
+
+@pytest.mark.parametrize(
+    ("packets", "lost", "named", "helps"),
+    [
+        ({("resolver", "udp"): 2000, ("dns_other", "udp"): 10}, 400, False, {RESOLVERS}),
+        ({("resolver", "udp"): 2000}, 400, False, {RESOLVERS}),
+        ({("resolver", "udp"): 600, ("dns_other", "udp"): 400}, 300, True, {THEIRS, RESOLVERS}),
+        ({("resolver", "udp"): 100, ("dns_other", "udp"): 400}, 400, True, {THEIRS}),
+        ({("dns_other", "udp"): 390}, 400, True, {THEIRS}),
+        ({("resolver", "udp"): 500, ("dns_other", "udp"): 500}, 1000, False, {THEIRS, RESOLVERS}),
+    ],
+    ids=["a probe", "nobody else asked", "either", "theirs", "theirs alone", "both"],
+)
+def test_whose_losses_they_can_be(
+    packets: dict[tuple[str, str], int], lost: int, named: bool, helps: set[str]
+) -> None:
+    """One number for all servers: nobody is named whose queries are fewer than those lost."""
+    asking = (WEB,) if ("dns_other", "udp") in packets else ()
+    told = between(usage(packets, unanswered=lost, workloads=asking))["unanswered"]
+    assert told.workload == ("shop/web-1/app" if named else None)
+    assert {text for text in (THEIRS, RESOLVERS) if text in told.remedy} == helps

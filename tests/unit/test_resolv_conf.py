@@ -62,11 +62,27 @@ def test_servers_are_three_at_most_in_one_spelling() -> None:
     assert parse(text) == ResolvConf(("fe80::1", "::1", "1.1.1.1"))
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"root:$6$abc:1::\n" * 9, b"\xff\xfe" * 99,
-                                  b"nameserver 1" * 9999])  # fmt: skip
-def test_a_file_without_a_server_says_nothing(data: bytes) -> None:
-    """Nor does one that is no resolv.conf at all."""
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0", b"\0" * 5000, b"root:$6$abc:1::\n" * 9, b"\xff\xfe" * 99, b"nameserver 1" * 9999,
+        b"search a.test\nnameserver nobody\n", b"search a.test\nnameserver\n",
+        b"search a.test\n nameserver 10.0.0.2\n", b"search a.test\nfastest yes\n",
+        b"search a.test\n#" + b"x" * 4096 + b"\nnameserver 10.0.0.2\n",
+    ],
+)  # fmt: skip
+def test_a_file_without_a_server_that_may_be_anything_says_nothing(data: bytes) -> None:
+    """No resolv.conf at all; a server that only others may understand; one that is cut."""
     assert parse(data) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"# nameserver 10.0.0.2\n;nameserver 10.0.0.3",
+                                  b"sortlist 10.0.0.0\n"])  # fmt: skip
+def test_who_names_no_server_asks_itself(data: bytes) -> None:
+    """As libc does; the rest of the file holds all the same."""
+    assert parse(data) == ResolvConf(("127.0.0.1",))
+    said = ResolvConf(("127.0.0.1",), ("a.test",), 5)
+    assert parse(b"search a.test\noptions ndots:5\n" + data) == said
 
 
 def test_what_is_behind_the_limit_is_not_read() -> None:
@@ -148,6 +164,28 @@ def test_who_listens_on_this_machine() -> None:
         assert "127.0.0.77" in listening(four, "udp")
         assert "::1" in listening(six, "udp6")
         assert "127.0.0.78" not in listening(busy, "udp")
+
+
+@pytest.mark.parametrize(("mapped", "heard"), [("127.0.0.1", True), ("0.0.0.0", True),
+                                               ("127.0.0.77", False)])  # fmt: skip
+def test_ipv4_by_a_socket_of_ipv6(mapped: str, heard: bool) -> None:
+    """As Java does: what is sent to 127.0.0.1 is heard there."""
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        six.bind((f"::ffff:{mapped}", 0))
+        six.setblocking(False)
+        port = six.getsockname()[1]
+        listening = bound(Path("/proc/thread-self/net/udp6").read_bytes(), port)
+        assert mapped in listening
+        assert covers(listening, "127.0.0.1") is heard
+        sender.sendto(b"x", ("127.0.0.1", port))
+        try:
+            assert (six.recv(9) == b"x") is heard
+        except BlockingIOError:
+            assert not heard
 
 
 @pytest.mark.parametrize(
