@@ -19,6 +19,7 @@ from .errors import NeedError, SourceError
 from .model import Finding, Snapshot
 from .sidecar.choice import wants_sidecar
 from .snapshot_json import finding_to_json
+from .snapshot_reader import MAX_SENTENCE
 from .text import clean
 from .top.cells import known
 from .top.command import interruptible
@@ -108,7 +109,7 @@ def show(
             console.print()
         line = Text(finding.severity.ljust(_INDENT), _STYLES.get(finding.severity, ""))
         _print(console, line.append(f"{clean(finding.code)}: {_plain(finding.summary)}", ""))
-        evidence = ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in finding.evidence.items())
+        evidence = ", ".join(f"{clean(k)} {_plain(str(v))}" for k, v in finding.evidence.items())
         remedy = _plain(finding.remedy)
         if remedy and before and (before.code, before.remedy) == (finding.code, finding.remedy):
             remedy = "as above"
@@ -153,4 +154,4 @@ def _s(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(clean(line, 2000) for line in text.split("\n"))
+    return " ".join(clean(line, MAX_SENTENCE) for line in text.split("\n"))
