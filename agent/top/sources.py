@@ -81,7 +81,7 @@ class AgentSource:
 
 
 def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
-    """*snapshot* with the ENIs that were asked for.
+    """*snapshot* with the ENIs that were asked for, and the findings of these and of the node.
 
     Raises:
         SourceError: There is none of that name.
@@ -92,7 +92,9 @@ def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
     if not kept:
         there = ", ".join(f"{u.eni.interface} ({u.eni.label})" for u in snapshot.enis) or "none"
         raise SourceError(f"no ENI {', '.join(wanted)} at this agent; there: {there}")
-    return replace(snapshot, enis=kept)
+    labels = {None, *(usage.eni.label for usage in kept)}
+    findings = tuple(finding for finding in snapshot.findings if finding.eni in labels)
+    return replace(snapshot, enis=kept, findings=findings)
 
 
 def watch(source: AgentSource, seconds: float) -> tuple[Snapshot, Snapshot]:
