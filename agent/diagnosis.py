@@ -11,7 +11,7 @@ from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.caches import cache_bypassed
 from .insight.conntrack import conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
-from .insight.look import EniLook
+from .insight.look import EniLook, seconds_between
 from .insight.names import aaaa_doubling, hot_name, search_domains
 from .insight.prediction import no_cache, short_ttl
 from .insight.resolv import cache_not_first, loopback_resolver, no_fallback
@@ -62,7 +62,7 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
     """What *last* says by itself, and what happened since *first*; None: since counting began."""
     yield from last.findings
     before = {usage.eni.label: usage for usage in first.enis} if first is not None else {}
-    seconds = last.time_s - first.time_s if first is not None else last.window_s
+    seconds = seconds_between(first, last)
     if seconds <= 0:
         return
     looks = []

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..model import DNS_CLASSES, EniUsage, ResolvConf, Workload, WorkloadUsage
+from ..flight.recording import SLOT_S
+from ..model import DNS_CLASSES, EniUsage, ResolvConf, Snapshot, Workload, WorkloadUsage
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
+
+
+def seconds_between(first: Snapshot | None, last: Snapshot) -> float:
+    """How long the look was; *first* is None where *last* covers all of it.
+
+    By the slots, which a monotonic clock numbers: the time of day may be set meanwhile.
+    """
+    if first is None:
+        return last.window_s
+    if first.slot is None or last.slot is None:
+        return last.time_s - first.time_s
+    return (last.slot - first.slot) * SLOT_S
 
 
 @dataclass(frozen=True, slots=True)

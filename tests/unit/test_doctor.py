@@ -176,7 +176,7 @@ def test_an_agent_is_named_by_its_pid(
     """It loads nothing, and is looked at from the first moment on."""
     monkeypatch.setattr(doctor.presence, "find", lambda _path: Agent(1569, "http://[::1]:1", "1"))
     monkeypatch.setattr(
-        doctor, "watch", lambda source, _seconds: (asked.append(source), (FIRST, LAST))[1]
+        doctor, "watch", lambda source, _seconds, _anew: (asked.append(source), (FIRST, LAST))[1]
     )
     asked: list[AgentSource] = []
 
