@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..flight.recording import SLOT_S
-from ..model import DNS_CLASSES, EniUsage, ResolvConf, Snapshot, Workload, WorkloadUsage
+from ..model import (
+    DNS_CLASSES,
+    EniUsage,
+    NameRate,
+    ResolvConf,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
@@ -63,7 +71,7 @@ class EniLook:
         for row in self.usage.workloads:
             rates = _name_rates(before.get((row.workload, row.via)), row, self.seconds)
             if self.before is not None and (row.workload, row.via) not in before:
-                rates = {(name.name, name.type): name.pps for name in row.names}
+                rates = {(n.name, n.type): _of_the_moment(n, self.seconds) for n in row.names}
             yield row.workload, rates
 
     @property
@@ -116,7 +124,8 @@ def _name_rates(
     """Queries a second by (name, type).
 
     A name that the first snapshot did not tell counts from its own beginning only if it is rarer
-    than it would have to be to be told: that is not known, so its rate of the moment is taken.
+    than it would have to be to be told: that is not known, so its rate of the moment is taken, or
+    what all of its queries ever are in the time of the look.
     """
     known = {(n.name, n.type): n.packets for n in before.names} if before is not None else {}
     found = {}
@@ -127,5 +136,13 @@ def _name_rates(
         elif key in known:
             found[key] = max(0, name.packets - known[key]) / seconds
         else:
-            found[key] = name.pps
+            found[key] = _of_the_moment(name, seconds)
     return found
+
+
+def _of_the_moment(name: NameRate, seconds: float) -> float:
+    """Its rate in the last tick, which may be a tenth of a second long; but not above what it was.
+
+    Sixty queries in such a tick are six hundred a second, and twelve in a look of five.
+    """
+    return min(name.pps, name.packets / seconds)
