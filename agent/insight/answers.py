@@ -18,8 +18,9 @@ ELSEWHERE_SHARE = 0.01
 def unanswered(look: EniLook) -> Iterator[Finding]:
     """Queries that had no answer within two seconds."""
     lost = look.risen(lambda usage: usage.unanswered)
-    share = _share(lost, look)
-    if not _counts(lost, look) or share < UNANSWERED_SHARE:
+    queries = look.queries * look.told_s
+    share = min(1.0, (lost or 0) / queries) if queries else 0.0
+    if (lost or 0) / look.told_s < LEAST_A_SECOND or share < UNANSWERED_SHARE:
         return
     others = senders(look, ("dns_other",))
     evidence: dict[str, float | int | str] = {

@@ -18,6 +18,8 @@ from ..model import (
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
+TOLD_LATE_S = 2.75
+"""In the mean, after a query, it is told unanswered: after 2.2 to 3.3 s, by the kernel's spans."""
 
 
 def seconds_between(first: Snapshot | None, last: Snapshot) -> float:
@@ -89,6 +91,18 @@ class EniLook:
         now = counter(self.usage)
         before = counter(self.before) if self.before is not None else 0
         return None if now is None or before is None else max(0, now - before)
+
+    @property
+    def told_s(self) -> float:
+        """Seconds whose unanswered queries the look has: all, or until shortly before its end.
+
+        Between two looks at an agent as many come in at the begin, from before, as are not told at
+        the end. Where counting began with nothing none come in; a second is the least, for what a
+        shorter one has of them is chance.
+        """
+        if self.before is not None:
+            return self.seconds
+        return min(self.seconds, max(1.0, self.seconds - TOLD_LATE_S))
 
     def protocol_pps(self, classes: Iterable[str], protocol: str) -> float:
         """Packets a second of *classes* by one protocol; 0 where protocols are not told."""

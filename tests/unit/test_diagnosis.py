@@ -118,7 +118,7 @@ def test_names_of_the_cluster_itself_are_no_search() -> None:
 def test_unanswered_needs_a_share_and_to_be_known() -> None:
     """Five in a hundred; a driver of rumours is none."""
     assert codes(usage(SPREAD, unanswered=60)) == {"unanswered"}
-    assert codes(usage(SPREAD, unanswered=40)) == set()
+    assert codes(usage(SPREAD, unanswered=30)) == set()
     assert codes(usage(SPREAD, unanswered=None)) == set()
 
 
