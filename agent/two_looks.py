@@ -8,7 +8,8 @@ from collections.abc import Callable
 from .errors import NeedError, SourceError
 from .insight.look import seconds_between
 from .model import Count, EniUsage, Snapshot
-from .top.sources import AgentSource
+from .names_seen import NamesSeen
+from .top.sources import TICK_S, AgentSource
 
 _PATIENCE_S = 10.0
 """So long an agent may need to start again, and so long without a tick /healthz calls it well."""
@@ -35,38 +36,50 @@ def watch(
         first = source.first()
     except SourceError as error:
         raise NeedError(str(error)) from error
-    last = _later(source, first, seconds)
-    if not _began_anew(first, last):
-        return first, last
+    names = NamesSeen(first)
+    last, anew = _follow(source, first, seconds, names)
+    if not anew:
+        return names.of_look(last)
     again()
-    first, last = last, _later(source, last, seconds)
-    if _began_anew(first, last):
+    first, names = last, NamesSeen(last)
+    last, anew = _follow(source, first, seconds, names)
+    if anew:
         raise NeedError(
             f"{source.name} has begun anew twice while it was looked at, so its counts cannot be"
             " compared: its log says why it ends"
         )
-    return first, last
+    return names.of_look(last)
 
 
-def _later(source: AgentSource, first: Snapshot, seconds: float) -> Snapshot:
-    """The first snapshot of another moment than *first*, *seconds* from now or soon after."""
-    time.sleep(seconds)
-    deadline_s = time.monotonic() + _PATIENCE_S
+def _follow(
+    source: AgentSource, first: Snapshot, seconds: float, names: NamesSeen
+) -> tuple[Snapshot, bool]:
+    """The first snapshot of another moment than *first*, *seconds* from now or soon after.
+
+    Or sooner that of an agent that has begun anew, and then True. The *names* of those in between
+    are gathered.
+    """
+    before = first
+    end_s = time.monotonic() + seconds
     while True:
+        time.sleep(max(_AGAIN_S, min(TICK_S, end_s - time.monotonic())))
         # Its tick is a second long: asked in the same one, it has nothing new to say.
         why = (
             f"{source.name} tells the same as {seconds + _PATIENCE_S:g} s ago, for its ticks have"
             f" stopped: see its log and {source.url}/healthz, and restart it"
         )
         try:
-            last = source.fetch()
-            if seconds_between(first, last) != 0:
-                return last
+            now = source.fetch()
         except SourceError as error:
             why = str(error)  # it may be about to come back
-        if time.monotonic() > deadline_s:
+        else:
+            anew = _began_anew(before, now)
+            if anew or (time.monotonic() >= end_s and seconds_between(first, now) != 0):
+                return now, anew
+            names.add(now)
+            before = now
+        if time.monotonic() > end_s + _PATIENCE_S:
             raise NeedError(why)
-        time.sleep(_AGAIN_S)
 
 
 def _began_anew(first: Snapshot, last: Snapshot) -> bool:

@@ -10,7 +10,7 @@ from eni53 import two_looks
 from eni53.diagnosis import findings
 from eni53.errors import NeedError, SourceError
 from eni53.insight.look import seconds_between
-from eni53.model import Count, Finding, Snapshot
+from eni53.model import Count, Finding, NameRate, Snapshot
 from eni53.presence import Agent
 from eni53.snapshot_json import dumps
 from eni53.top.sources import AgentSource, only
@@ -63,7 +63,7 @@ def look(
     monkeypatch: pytest.MonkeyPatch, *told: Snapshot | None, seconds: float = 0.05
 ) -> tuple[Snapshot, Snapshot, int]:
     """The two looks at an agent that tells these, the last for ever; how often it began anew."""
-    for name, value in {"_PATIENCE_S": 0.4, "_AGAIN_S": 0.01}.items():
+    for name, value in {"_PATIENCE_S": 0.4, "_AGAIN_S": 0.01, "TICK_S": 0.02}.items():
         monkeypatch.setattr(two_looks, name, value)
     monkeypatch.setattr("eni53.top.sources._FIRST_SNAPSHOT_S", 0.1)
     anew: list[int] = []
@@ -151,6 +151,28 @@ def test_a_restart_begins_the_look_anew_once(monkeypatch: pytest.MonkeyPatch, wh
     first, last, anew = look(monkeypatch, before, DOWN, DOWN, again, replace(again, slot=180))
 
     assert (first.slot, last.slot, anew) == (130, 180, 1)
+
+
+def test_a_restart_is_seen_also_when_the_new_one_catches_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked each second, for one that was young has counted little."""
+    told = (at(100, 10), at(110, 200), at(120, 50), at(130, 60), at(180, 110))
+    first, last, anew = look(monkeypatch, *told, seconds=0.5)
+
+    assert (first.slot, last.slot, anew) == (120, 180, 1)
+
+
+def test_names_of_the_seconds_in_between_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a burst that is over before the look is, the last snapshot knows nothing."""
+    named = [NameRate("burst.example.com", "A", 300.0, 300)]
+    busy = at(110, 300)
+    busy = replace(busy, enis=(replace(busy.enis[0], names=named),))
+    first, last, _ = look(monkeypatch, at(100), busy, at(120, 300), at(150, 300), seconds=0.5)
+
+    kept = {n.name: (n.packets, n.pps) for n in last.enis[0].names}
+    assert kept["burst.example.com"] == (300, 0.0)
+    assert "burst.example.com" in {n.name for n in first.enis[0].names}
 
 
 def test_slots_that_fall_begin_the_look_anew(monkeypatch: pytest.MonkeyPatch) -> None:
