@@ -73,7 +73,8 @@ def _follow(
         except SourceError as error:
             why = str(error)  # it may be about to come back
         else:
-            anew = _began_anew(before, now)
+            # A new agent may know no ENI at first; a young one has counted more a second ago.
+            anew = _began_anew(first, now) or _began_anew(before, now)
             if anew or (time.monotonic() >= end_s and seconds_between(first, now) != 0):
                 return now, anew
             names.add(now)

@@ -163,6 +163,16 @@ def test_a_restart_is_seen_also_when_the_new_one_catches_up(
     assert (first.slot, last.slot, anew) == (120, 180, 1)
 
 
+def test_a_restart_is_seen_also_when_the_new_one_knows_no_eni_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is compared with the begin as well as with a second ago."""
+    told = (at(100, 500), replace(at(110), enis=()), at(120, 50), at(170, 90))
+    first, last, anew = look(monkeypatch, *told, seconds=0.3)
+
+    assert (first.slot, last.slot, anew) == (120, 170, 1)
+
+
 def test_names_of_the_seconds_in_between_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a burst that is over before the look is, the last snapshot knows nothing."""
     named = [NameRate("burst.example.com", "A", 300.0, 300)]
