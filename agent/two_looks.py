@@ -75,7 +75,7 @@ def _follow(
         else:
             # A new agent may know no ENI at first; a young one has counted more a second ago.
             anew = _began_anew(first, now) or _began_anew(before, now)
-            if anew or (time.monotonic() >= end_s and seconds_between(first, now) != 0):
+            if anew or (time.monotonic() >= end_s and seconds_between(first, now) > 0):
                 return now, anew
             names.add(now)
             before = now
