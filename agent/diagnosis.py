@@ -12,7 +12,7 @@ from .insight.answers import answered_elsewhere, retry_storm, unanswered
 from .insight.caches import cache_bypassed
 from .insight.conntrack import conntrack_drops, conntrack_full, conntrack_insert_failed
 from .insight.load import other_services, tcp_overhead, uneven_enis
-from .insight.look import EniLook
+from .insight.look import EniLook, seconds_between
 from .insight.names import aaaa_doubling, hot_name, search_domains
 from .insight.prediction import no_cache, short_ttl
 from .insight.resolv import cache_not_first, loopback_resolver, no_fallback
@@ -64,16 +64,17 @@ def findings(first: Snapshot | None, last: Snapshot) -> Iterator[Finding]:
     """What *last* says by itself, and what happened since *first*; None: since counting began."""
     yield from last.findings
     before = {usage.eni.label: usage for usage in first.enis} if first is not None else {}
-    seconds = last.time_s - first.time_s if first is not None else last.window_s
+    seconds = seconds_between(first, last)
     if seconds <= 0:
         return
     looks = []
+    dropped = {found.eni for found in last.findings if found.code == "driver-drops"}
     for usage in last.enis:
         earlier = before.get(usage.eni.label)
         if first is not None and earlier is None:
             continue  # it has appeared meanwhile: nothing is known of before
         look = EniLook.between(earlier, usage, seconds, last.resolv_confs)
-        looks.append(replace(look, servers=last.servers))
+        looks.append(replace(look, servers=last.servers, dropped=usage.eni.label in dropped))
         for find in OF_ENI:
             yield from find(looks[-1])
     for find_in_enis in OF_ENIS:

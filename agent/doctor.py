@@ -15,16 +15,18 @@ from rich.text import Text
 from . import log, presence
 from .config import Config
 from .diagnosis import findings
-from .errors import NeedError, SourceError
+from .insight.look import seconds_between
 from .model import Finding, Snapshot
 from .sidecar.choice import wants_sidecar
 from .snapshot_json import finding_to_json
+from .snapshot_reader import MAX_SENTENCE
 from .text import clean
 from .top.cells import known
 from .top.command import interruptible
-from .top.sources import AgentSource, measure, watch
+from .top.sources import AgentSource, measure
 from .top.view import by_heat
 from .top_names import MOST_NAMES, with_names
+from .two_looks import watch
 
 _ORDER = ("critical", "warning", "info")
 _STYLES = {"critical": "bold dark_orange", "warning": "yellow", "info": "cyan"}
@@ -36,7 +38,8 @@ def run(config: Config, *, seconds: float, as_json: bool, fail: bool) -> int:
     """Look for *seconds*, print what was found; 1 if that is a warning or worse and *fail* is set.
 
     Raises:
-        NeedError: There is no agent to ask, and this node cannot count by itself.
+        NeedError: There is no agent to ask, and this node cannot count by itself; or there is one,
+            and it does not answer, or stands still.
     """
     log.setup(level="error")
     agent = presence.find(config.runtime_dir)
@@ -63,10 +66,7 @@ def _look(
         last = interruptible(measure(config, seconds, lambda: say(looking)))
         return None, with_names(last, MOST_NAMES)
     say(looking)
-    try:
-        return watch(source, seconds)
-    except SourceError as error:
-        raise NeedError(str(error)) from error
+    return watch(source, seconds, lambda: say(f"the agent has begun anew: {looking} again"))
 
 
 def _say(what: str) -> None:
@@ -95,7 +95,7 @@ def show(
         agent: Which agent was asked; empty for a count of our own.
     """
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    looked_s = snapshot.time_s - first.time_s if first is not None else snapshot.window_s
+    looked_s = seconds_between(first, snapshot)
     moment = datetime.fromtimestamp(snapshot.time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     told_by = agent or "own count (no agent)"
     node = clean(snapshot.node)
@@ -108,7 +108,7 @@ def show(
             console.print()
         line = Text(finding.severity.ljust(_INDENT), _STYLES.get(finding.severity, ""))
         _print(console, line.append(f"{clean(finding.code)}: {_plain(finding.summary)}", ""))
-        evidence = ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in finding.evidence.items())
+        evidence = ", ".join(f"{clean(k)} {_plain(str(v))}" for k, v in finding.evidence.items())
         remedy = _plain(finding.remedy)
         if remedy and before and (before.code, before.remedy) == (finding.code, finding.remedy):
             remedy = "as above"
@@ -153,4 +153,4 @@ def _s(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(clean(line, 2000) for line in text.split("\n"))
+    return " ".join(clean(line, MAX_SENTENCE) for line in text.split("\n"))

@@ -20,8 +20,9 @@ COVERED = 0.8
 def unanswered(look: EniLook) -> Iterator[Finding]:
     """Queries that had no answer within two seconds."""
     lost = look.risen(lambda usage: usage.unanswered)
-    share = _share(lost, look)
-    if not _counts(lost, look) or share < UNANSWERED_SHARE:
+    queries = look.queries * look.told_s
+    share = min(1.0, (lost or 0) / queries) if queries else 0.0
+    if (lost or 0) / look.told_s < LEAST_A_SECOND or share < UNANSWERED_SHARE:
         return
     others = senders(look, ("dns_other",))
     evidence: dict[str, float | int | str] = {
@@ -32,18 +33,21 @@ def unanswered(look: EniLook) -> Iterator[Finding]:
     }
     if others:
         evidence["ask_other_servers"] = rates(others)
-    over = look.usage.utilization >= AT_LIMIT
+    over = look.dropped or look.usage.utilization >= AT_LIMIT
+    near = look.usage.state != "ok"
     theirs, helps = _silent(look, lost or 0)
     yield Finding(
         "unanswered",
         "warning",
         f"{look.label}: {lost} queries had no answer within two seconds",
         eni=look.label,
-        workload=only(others) if not over and theirs else None,
+        workload=only(others) if not (over or near) and theirs else None,
         evidence=evidence,
         remedy="AWS drops what is over the limit: a cache on the node (`eni53 remedy`), or fewer"
         " queries by those who send most"
         if over
+        else f"the limit is close, and may have cost them: `eni53 remedy`. Or {helps}"
+        if near
         else f"the limit is far, so nothing was dropped for it: {helps}",
     )
 
@@ -91,8 +95,8 @@ def _silent(look: EniLook, lost: int) -> tuple[bool, str]:
 
     It is one number for all servers: only from how many each was asked can it be told whose it is.
     """
-    theirs = look.class_pps(("dns_other",)) * look.seconds >= COVERED * lost
-    resolvers = look.class_pps(("resolver",)) * look.seconds >= COVERED * lost
+    theirs = look.class_pps(("dns_other",)) * look.told_s >= COVERED * lost
+    resolvers = look.class_pps(("resolver",)) * look.told_s >= COVERED * lost
     helps = []
     if theirs or not resolvers:
         helps.append(

@@ -5,10 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..model import DNS_CLASSES, EniUsage, ResolvConf, ServerAsked, Workload, WorkloadUsage
+from ..flight.recording import SLOT_S
+from ..model import (
+    DNS_CLASSES,
+    EniUsage,
+    NameRate,
+    ResolvConf,
+    ServerAsked,
+    Snapshot,
+    Workload,
+    WorkloadUsage,
+)
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""
+TOLD_LATE_S = 2.75
+"""In the mean, after a query, it is told unanswered: after 2.2 to 3.3 s, by the kernel's spans."""
+
+
+def seconds_between(first: Snapshot | None, last: Snapshot) -> float:
+    """How long the look was; *first* is None where *last* covers all of it.
+
+    By the slots, which a monotonic clock numbers: the time of day may be set meanwhile.
+    """
+    if first is None:
+        return last.window_s
+    if first.slot is None or last.slot is None:
+        return last.time_s - first.time_s
+    return (last.slot - first.slot) * SLOT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +47,7 @@ class EniLook:
         queries: Packets a second to port 53.
         confs: What workloads' resolv.conf files say, as far as known.
         servers: As in `model.Snapshot`.
+        dropped: Whether the driver says that AWS dropped packets of it lately.
     """
 
     usage: EniUsage
@@ -32,6 +57,7 @@ class EniLook:
     queries: float
     confs: Mapping[Workload, ResolvConf] = field(default_factory=dict)
     servers: tuple[ServerAsked, ...] = ()
+    dropped: bool = False
 
     @classmethod
     def between(
@@ -52,7 +78,7 @@ class EniLook:
         for row in self.usage.workloads:
             rates = _name_rates(before.get((row.workload, row.via)), row, self.seconds)
             if self.before is not None and (row.workload, row.via) not in before:
-                rates = {(name.name, name.type): name.pps for name in row.names}
+                rates = {(n.name, n.type): _of_the_moment(n, self.seconds) for n in row.names}
             yield row.workload, rates
 
     @property
@@ -70,6 +96,18 @@ class EniLook:
         now = counter(self.usage)
         before = counter(self.before) if self.before is not None else 0
         return None if now is None or before is None else max(0, now - before)
+
+    @property
+    def told_s(self) -> float:
+        """Seconds whose unanswered queries the look has: all, or until shortly before its end.
+
+        Between two looks at an agent as many come in at the begin, from before, as are not told at
+        the end. Where counting began with nothing none come in; a second is the least, for what a
+        shorter one has of them is chance.
+        """
+        if self.before is not None:
+            return self.seconds
+        return min(self.seconds, max(1.0, self.seconds - TOLD_LATE_S))
 
     def protocol_pps(self, classes: Iterable[str], protocol: str) -> float:
         """Packets a second of *classes* by one protocol; 0 where protocols are not told."""
@@ -105,7 +143,8 @@ def _name_rates(
     """Queries a second by (name, type).
 
     A name that the first snapshot did not tell counts from its own beginning only if it is rarer
-    than it would have to be to be told: that is not known, so its rate of the moment is taken.
+    than it would have to be to be told: that is not known, so its rate of the moment is taken, or
+    what all of its queries ever are in the time of the look.
     """
     known = {(n.name, n.type): n.packets for n in before.names} if before is not None else {}
     found = {}
@@ -116,5 +155,13 @@ def _name_rates(
         elif key in known:
             found[key] = max(0, name.packets - known[key]) / seconds
         else:
-            found[key] = name.pps
+            found[key] = _of_the_moment(name, seconds)
     return found
+
+
+def _of_the_moment(name: NameRate, seconds: float) -> float:
+    """Its rate in the last tick, which may be a tenth of a second long; but not above what it was.
+
+    Sixty queries in such a tick are six hundred a second, and twelve in a look of five.
+    """
+    return min(name.pps, name.packets / seconds)

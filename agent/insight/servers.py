@@ -60,12 +60,13 @@ def cache_unreachable(look: EniLook) -> Iterator[Finding]:
     # Over the limit AWS drops queries to the resolver, and those are lost as well.
     if usage.state != "ok" or lost < LEAST_LOST or not other or not look.queries:
         return
-    if lost / other < LOST_SHARE or other / (look.queries * look.seconds) < OTHER_SHARE:
+    could_be_told = other * look.told_s / look.seconds
+    if lost / could_be_told < LOST_SHARE or other / (look.queries * look.seconds) < OTHER_SHARE:
         return
     asking = _who_ask_others(usage, before)
     resolver = look.class_pps(("resolver",)) * look.seconds
     dead = sorted({a.server for a in look.servers if name(a.workload) in asking and _is_dead(a)})
-    if lost <= resolver and not dead:
+    if lost <= resolver * look.told_s / look.seconds and not dead:
         return
     pods = any(row.workload.kind == "pod" for row in usage.workloads)
     yield Finding(

@@ -22,7 +22,6 @@ _TIMEOUT_S = 5.0
 _FIRST_SNAPSHOT_S = 5.0
 _MAX_BYTES = 64 << 20
 TICK_S = 1.0
-_AGAIN_S = 0.2
 
 
 class AgentSource:
@@ -36,8 +35,8 @@ class AgentSource:
 
     def __init__(self, agent: Agent, wanted: Collection[str], names: int | None = None) -> None:
         self._path = "/api/v1/snapshot" + ("" if names is None else f"?names={names}")
-        self._agent = agent
         self._wanted = wanted
+        self.url = agent.url
         self.name = f"agent pid {agent.pid}"
 
     def fetch(self) -> Snapshot:
@@ -60,7 +59,7 @@ class AgentSource:
                 time.sleep(0.2)
 
     def _get(self, path: str) -> bytes:
-        url = urlsplit(self._agent.url)
+        url = urlsplit(self.url)
         connection = http.client.HTTPConnection(
             url.hostname or "127.0.0.1", url.port or 80, timeout=_TIMEOUT_S
         )
@@ -70,18 +69,18 @@ class AgentSource:
             body = response.read(_MAX_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise SourceError(
-                f"the agent at {self._agent.url} does not answer ({error}): see its log, or remove"
+                f"the agent at {self.url} does not answer ({error}): see its log, or remove"
                 " its agent.json if it is gone"
             ) from error
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise SourceError(f"the agent at {self._agent.url} answers with {response.status}")
+            raise SourceError(f"the agent at {self.url} answers with {response.status}")
         return body
 
 
 def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
-    """*snapshot* with the ENIs that were asked for.
+    """*snapshot* with the ENIs that were asked for, and the findings of these and of the node.
 
     Raises:
         SourceError: There is none of that name.
@@ -92,23 +91,9 @@ def only(snapshot: Snapshot, wanted: Collection[str]) -> Snapshot:
     if not kept:
         there = ", ".join(f"{u.eni.interface} ({u.eni.label})" for u in snapshot.enis) or "none"
         raise SourceError(f"no ENI {', '.join(wanted)} at this agent; there: {there}")
-    return replace(snapshot, enis=kept)
-
-
-def watch(source: AgentSource, seconds: float) -> tuple[Snapshot, Snapshot]:
-    """The agent's snapshots of now, and of *seconds* later.
-
-    Raises:
-        SourceError: It does not answer.
-    """
-    first = source.first()
-    time.sleep(seconds)
-    last = source.fetch()
-    # Its tick is a second long: asked in the same one, it would have nothing new to say.
-    while last.time_s <= first.time_s:
-        time.sleep(_AGAIN_S)
-        last = source.fetch()
-    return first, last
+    labels = {None, *(usage.eni.label for usage in kept)}
+    findings = tuple(finding for finding in snapshot.findings if finding.eni in labels)
+    return replace(snapshot, enis=kept, findings=findings)
 
 
 async def measure(

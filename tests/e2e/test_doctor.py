@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.lab import vpc
-from tests.lab.agent import Agent
+from tests.lab.agent import ENI53, Agent
 from tests.lab.lab import Lab
 
 
@@ -75,3 +75,23 @@ def test_search_domains_of_many_names(lab: Lab) -> None:
     assert {"search-domains", "aaaa-doubling"} <= set(found)
     assert found["search-domains"]["evidence"]["share"] == pytest.approx(0.5, abs=0.1)  # type: ignore[index]
     assert found["search-domains"]["workload"] is not None
+
+
+def test_a_restart_within_the_look_begins_it_again(lab: Lab) -> None:
+    """What the first agent had counted is not taken from what the second one has."""
+    load = lab.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "3600", "--name",
+                          "hot.lab.test")  # fmt: skip
+    with Agent(lab) as agent:
+        agent.settled(600)
+        where = ("--runtime-dir", str(agent.runtime_dir))
+        looking = lab.node_popen([ENI53, "doctor", *where, "--json", "--seconds", "8"])
+        time.sleep(2)
+        agent.kill()
+        agent.start()
+        out, err = looking.communicate(timeout=60)
+    load.terminate()
+    load.communicate()
+
+    assert (looking.returncode, err) == (0, "")
+    hot = next(f for f in json.loads(out)["findings"] if f["code"] == "hot-name")
+    assert hot["evidence"]["pps"] == pytest.approx(60, rel=0.2)

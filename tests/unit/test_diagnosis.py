@@ -118,8 +118,31 @@ def test_names_of_the_cluster_itself_are_no_search() -> None:
 def test_unanswered_needs_a_share_and_to_be_known() -> None:
     """Five in a hundred; a driver of rumours is none."""
     assert codes(usage(SPREAD, unanswered=60)) == {"unanswered"}
-    assert codes(usage(SPREAD, unanswered=40)) == set()
+    assert codes(usage(SPREAD, unanswered=30)) == set()
     assert codes(usage(SPREAD, unanswered=None)) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "utilization", "dropped", "helps"),
+    [
+        ("ok", 0.2, False, "the limit is far"),
+        ("ok", 0.69, False, "the limit is far"),
+        ("warning", 0.75, False, "the limit is close"),
+        ("warning", 0.2, False, "the limit is close"),
+        ("ok", 0.91, False, "AWS drops what is over"),
+        ("exceeded", 1.2, False, "AWS drops what is over"),
+        ("ok", 0.2, True, "AWS drops what is over"),
+    ],
+)
+def test_what_was_not_answered_is_seen_beside_the_limit(
+    state: str, utilization: float, dropped: bool, helps: str
+) -> None:
+    """That nothing was dropped must not stand beside the driver's word that something was."""
+    one = replace(usage(SPREAD, utilization=utilization, unanswered=60), state=state)
+    drops = Finding("driver-drops", "critical", "", eni="eni-1" if dropped else "eni-2")
+    last = replace(Snapshot("node", 1010.0, SECONDS, (one,)), findings=(drops,))
+    (found,) = (each for each in findings(None, last) if each.code == "unanswered")
+    assert found.remedy.startswith(helps)
 
 
 @pytest.mark.parametrize("name", ["imds", "ntp"])

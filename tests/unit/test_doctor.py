@@ -86,6 +86,17 @@ def test_no_remedy_is_none_also_the_second_time() -> None:
     assert "helps" not in "".join(page(finding("a", "x", ""), finding("a", "y", "")))
 
 
+def test_evidence_is_told_to_its_end() -> None:
+    """Five tasks with the long names that ECS gives them, and how many more: all of it, cleaned."""
+    tasks = [f"production-eu-west-1/checkout:{at}/{'9b1f' * 8}/application" for at in "abcde"]
+    long = replace(finding("a", "x"), evidence={"workloads": ", ".join(tasks) + " and 2 \x1b[2J"})
+    text = "".join("\n".join(page(long)).split())
+
+    assert "".join(tasks[-1].split()) + "and2\\x1b[2J" in text
+    endless = "".join(page(replace(long, evidence={"workloads": "x" * 9000})))
+    assert endless.count("x") < 2100
+
+
 def test_the_header_says_who_looked_when_and_for_how_long() -> None:
     """Between two looks at an agent, or all that was counted here."""
     host = "eni53 doctor  ip-10-0-1-23.eu-west-1.compute.internal  2024-05-04 12:15:01 UTC"
@@ -165,7 +176,7 @@ def test_an_agent_is_named_by_its_pid(
     """It loads nothing, and is looked at from the first moment on."""
     monkeypatch.setattr(doctor.presence, "find", lambda _path: Agent(1569, "http://[::1]:1", "1"))
     monkeypatch.setattr(
-        doctor, "watch", lambda source, _seconds: (asked.append(source), (FIRST, LAST))[1]
+        doctor, "watch", lambda source, _seconds, _anew: (asked.append(source), (FIRST, LAST))[1]
     )
     asked: list[AgentSource] = []
 

@@ -62,7 +62,11 @@ def found(last: EniUsage, first: EniUsage | None = None) -> dict[str, Finding]:
         },
     )
     between = {f.code: f for f in findings(Snapshot("node", 1000.0, 1.0, (before,)), now)}
-    assert first is not None or between == alone
+    assert first is not None or between.keys() == alone.keys()
+    # What is told late is another part of the queries where counting began with nothing.
+    assert first is not None or all(
+        between[code] == alone[code] for code in alone if code != "unanswered"
+    )
     return between
 
 
