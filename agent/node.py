@@ -180,7 +180,7 @@ class Node:
             lambda: TaskNets(loaded, self._maps, self._runtime_dir)
         )
         self._closers.append(lambda: self._threads.on_netlink_wait(nets.stop))
-        await self._interfaces.start(events, wiring, nets, self._pipeline, self._watch)
+        await self._interfaces.start(events, wiring, nets, self._pipeline, self._watch, self._maps)
         self._loop.add_reader(self._watch.fd, self._crossed)
         self._reading = True
 
