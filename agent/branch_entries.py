@@ -24,19 +24,26 @@ class BranchEntries:
         self._maps = maps
         self._failed = failed
         self._entered: set[Place] = set()
+        self._others: set[Place] = set()
 
-    def follow(self, branches: Iterable[Branch], enis: Mapping[int, Link]) -> None:
+    def follow(
+        self, branches: Iterable[Branch], enis: Mapping[int, Link], others: Iterable[Place]
+    ) -> None:
         """These branches are there, and no others.
 
         Args:
             branches: All of them.
             enis: The host's ENIs; a branch of a trunk that is none of them has no entry.
+            others: Places that are another branch's now: what was counted there is not its own.
         """
         here = {(b.trunk, b.vlan) for b in branches if b.trunk in enis}
-        self._entered &= here
+        self._others = self._others.union(others) & here
+        # What has left has its entry for a while yet, and is entered again when it comes back:
+        # the tick may have removed it after the netlink thread had found it there.
+        self._entered = (self._entered & here) - self._others
         for place in sorted(here - self._entered):
             try:
-                self._maps.add_eni(*place)
+                self._maps.add_eni(*place, anew=place in self._others)
             except OSError as error:
                 # Not the end of the others. The first packet that finds room makes its entry.
                 trunk, vlan = place
@@ -44,3 +51,9 @@ class BranchEntries:
                 self._failed(f"{enis[trunk].name} vlan {vlan}", f"counted with its trunk: {reason}")
             else:
                 self._entered.add(place)
+                self._others.discard(place)
+
+    def remove(self, places: Iterable[Place]) -> None:
+        """These are over. Should one send all the same, its first packet makes an entry again."""
+        for place in places:
+            self._maps.remove_branch(*place)

@@ -229,9 +229,13 @@ class Interfaces:
         return (*self._wired.branches, *self._task_nets.branches)
 
     def _set_branches(self) -> None:
-        self._pipeline.set_branches(self._branches(), self._names.id_of)
-        self._entries.follow(self._branches(), self._wired.enis)
+        others = self._pipeline.set_branches(self._branches(), self._names.id_of)
+        self._entries.follow(self._branches(), self._wired.enis, others)
         self._watch.follow(self._pipeline.limits)
+
+    def tidy(self, now_s: float) -> None:
+        """Forget the branch ENIs that are over; right after a sample, in which they were silent."""
+        self._entries.remove(self._pipeline.take_ended_branches(now_s))
 
     # --- of tasks ----------------------------------------------------------------------------
 

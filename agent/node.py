@@ -241,6 +241,7 @@ class Node:
         window_s, enis = self._pipeline.update(
             sample, self._interfaces.veths, since_start=since_start, last=last
         )
+        self._interfaces.tidy(now_s)
         self._watch.follow(self._pipeline.limits)  # of branches that were met, or got their id
         slot = sample.taken_at_ns // SLOT_NS
         self._drops.update(enis, now_s)

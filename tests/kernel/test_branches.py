@@ -21,7 +21,7 @@ from eni53.kernel import layout
 from eni53.kernel.layout import TASK_DEV
 from eni53.kernel.levels import Watch
 from eni53.model import Branch, EniUsage
-from eni53.pipeline import Pipeline
+from eni53.pipeline import RETIRED_S, Pipeline
 from eni53.tasknets import TaskNets, TaskNetsState
 from eni53.threads import Threads
 from eni53.wiring import Wiring
@@ -30,7 +30,7 @@ from . import frames as f
 from .conftest import MakeNamespace
 from .kernel import Kernel
 from .netns import Namespace, inside
-from .queries import CLIENT4, RESOLVER4, clear
+from .queries import CLIENT4, RESOLVER4, clear, unanswered
 
 ROOM = layout.SETTINGS["MAX_ENIS"]
 
@@ -66,6 +66,7 @@ class Agent:
         await self.interfaces.start(
             self.events, self.wiring, self.nets, self.pipeline, self.watch, maps
         )
+        self.mac = self.table.links()[self.kernel.dev].mac.lower()
         return self
 
     async def _veth_appeared(self, nsid: int) -> None:
@@ -93,6 +94,7 @@ class Agent:
         _, enis = self.pipeline.update(
             replace(sample, taken_at_ns=taken_at_ns), {}, since_start=False, last=False
         )
+        self.interfaces.tidy(taken_at_ns / 1e9)
         return {usage.eni.label: usage for usage in enis}
 
     async def begin(self, vlan: int, number: int) -> None:
@@ -151,6 +153,130 @@ def play(kernel: Kernel, make_namespace: MakeNamespace, tmp_path: Path) -> Itera
     kernel.maps.remove_eni(kernel.dev)
     kernel.dev = before
     kernel.forget()
+
+
+def test_the_next_one_of_a_vlan_id_inherits_nothing(play: Play) -> None:
+    """Whether the first was seen to go or not: answers, latency, windows and all begin at 0."""
+
+    async def scenario(agent: Agent) -> None:
+        await agent.begin(100, 1)
+        for number in range(50):
+            agent.ask(100, number)
+            agent.ask(100, number, rcode=2 if number < 30 else None)
+        agent.kernel.maps.add_eni(agent.kernel.dev, 555)
+        agent.ask(555, 7000, rcode=0)
+        first = agent.tick()[f"mac:{mac(1)}"]
+        assert first.packets == 100
+        assert first.counters is not None
+        assert (first.counters.responses, first.retransmitted) == ({2: 30}, 50)
+        assert unanswered(agent.kernel, 100) == 20
+        await agent.end(100)
+        kept = agent.tick(20.0)[f"mac:{mac(1)}"]
+        assert (kept.packets, kept.retransmitted, kept.unanswered) == (100, 50, 20)
+        for number in (2, 3):  # 3 comes in 2's place without a word
+            await agent.begin(100, number)
+            for _ in range(3):
+                await agent.interfaces._tasks_changed(TaskNetsState())
+            assert 100 in agent.entries()
+            agent.ask(100, 9000 + number, rcode=0)
+            await agent.interfaces._tasks_changed(TaskNetsState())
+            shown = agent.tick()
+            assert f"mac:{mac(number - 1)}" not in shown
+            usage = shown[f"mac:{mac(number)}"]
+            assert usage.counters is not None
+            assert (usage.packets, usage.counters.responses) == (1, {0: 1})
+            assert (usage.retransmitted, usage.unanswered, usage.truncated) == (0, 0, 0)
+            assert sum(usage.counters.response_buckets) == 1
+            assert sum(slot.dns for slot in usage.counters.slots) == 1
+        assert shown["mac:" + agent.mac + "/vlan555"].packets == 1, "another's is not touched"
+
+    play(scenario)
+
+
+def test_the_next_one_has_a_limit_of_its_own(play: Play) -> None:
+    """Its entry is made anew by us, and not by its first packet, which would know of none."""
+
+    async def scenario(agent: Agent) -> None:
+        agent.kernel.maps.add_eni(agent.kernel.dev, trunk=True)
+        agent.ask(100, 1)
+        await agent.begin(100, 1)
+        await agent.begin(100, 2)
+        words = dict(agent.kernel.maps._rows("enis"))
+        assert words[agent.kernel.dev, 100][0] not in {0, words[agent.kernel.dev, 0][0]}
+
+    play(scenario)
+
+
+def test_one_that_ended_leaves_its_place(play: Play) -> None:
+    """Shown for a minute with what it had, then gone there too; what still sends is met again."""
+
+    async def scenario(agent: Agent) -> None:
+        await agent.begin(100, 1)
+        await agent.begin(101, 2)
+        for vlan in (100, 101):
+            agent.ask(vlan, vlan)
+        agent.tick()
+        assert unanswered(agent.kernel, 100) == 1
+        await agent.end(100)
+        assert agent.tick(RETIRED_S - 1)[f"mac:{mac(1)}"].packets == 1
+        assert agent.entries() == {0, 100, 101}
+        agent.tick(2.0)
+        agent.ask(100, 200)  # before anybody has looked
+        shown = agent.tick()
+        stranger = shown["mac:" + agent.mac + "/vlan100"]
+        assert (stranger.packets, stranger.unanswered) == (1, 0)
+        assert f"mac:{mac(1)}" not in shown
+        assert shown[f"mac:{mac(2)}"].packets == 1
+        await agent.begin(100, 3)  # it keeps the name it has, and is over with its device
+        await agent.end(100)
+        agent.tick(1.0)
+        agent.tick(RETIRED_S + 1)
+        assert agent.entries() == {0, 101}
+
+    play(scenario)
+
+
+def test_one_that_came_as_the_last_one_was_removed(play: Play) -> None:
+    """The netlink thread found its entry there still; the event loop makes it once more."""
+
+    async def scenario(agent: Agent) -> None:
+        await agent.begin(100, 1)
+        agent.tick()
+        await agent.end(100)
+        agent.tick(1.0)
+        branch = Branch(agent.kernel.dev, 100, mac(1))
+        await agent.threads.on_netlink(lambda: agent.wiring.add_branch(branch))
+        agent.tick(RETIRED_S + 1)
+        assert agent.entries() == {0}
+        agent.interfaces._task_nets = TaskNetsState(branches=(branch,))
+        agent.interfaces._set_branches()
+        assert agent.entries() == {0, 100}
+
+    play(scenario)
+
+
+def test_more_one_after_the_other_than_there_is_room_for(play: Play) -> None:
+    """None lacks a place of its own, and the trunk is charged with none of them."""
+
+    async def scenario(agent: Agent) -> None:
+        before = agent.kernel.maps.read().stats
+        for number in range(1, ROOM + 45):
+            await agent.begin(number, number)
+            agent.ask(number, number, rcode=0)
+            shown = agent.tick(RETIRED_S / 2)
+            assert shown[f"mac:{mac(number)}"].packets == 1
+            await agent.end(number)
+        places = dict(agent.kernel.maps._rows("enis"))
+        assert places[agent.kernel.dev, number][0] != 0, "limits of their own do not run out either"
+        assert max(len(shown), len(agent.entries())) <= 6
+        assert shown["mac:" + agent.mac].packets == 0
+        stats = agent.kernel.maps.read().stats
+        assert (stats["eni_full"], stats["vlan_unknown"]) == (
+            before["eni_full"], before["vlan_unknown"],
+        )  # fmt: skip
+        assert not agent.faults.errors
+
+    play(scenario)
 
 
 def test_a_branch_for_which_there_is_no_room(play: Play) -> None:
