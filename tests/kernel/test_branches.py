@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
+from eni53 import pipeline
 from eni53.config import Config
+from eni53.config_table import EniSection, ResolverSection, RuntimeSection
 from eni53.eni_names import EniNames
 from eni53.faults import Faults
 from eni53.interfaces import Interfaces
@@ -21,6 +23,7 @@ from eni53.kernel import layout
 from eni53.kernel.layout import TASK_DEV
 from eni53.kernel.levels import Watch
 from eni53.model import Branch, EniUsage
+from eni53.node import Node
 from eni53.pipeline import RETIRED_S, Pipeline
 from eni53.tasknets import TaskNets, TaskNetsState
 from eni53.threads import Threads
@@ -277,6 +280,40 @@ def test_more_one_after_the_other_than_there_is_room_for(play: Play) -> None:
         assert not agent.faults.errors
 
     play(scenario)
+
+
+def test_each_tick_of_a_node_tidies_up(
+    make_namespace: MakeNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole agent, which asks nobody here; a minute is a fifth of a second."""
+    monkeypatch.setattr(pipeline, "RETIRED_S", 0.2)
+    space = make_namespace("whole")
+    space.ip("link", "add", "ens5", "type", "veth", "peer", "name", "away")
+    nobody = str(tmp_path / "none.sock")
+    config = Config(
+        eni=EniSection(interfaces=("ens5",)),
+        resolver=ResolverSection(addresses=(RESOLVER4,)),
+        runtime=RuntimeSection(nobody, nobody, "", "", ""),
+        runtime_dir=tmp_path,
+    )
+
+    async def live(node: Node) -> None:
+        trunk = space.ifindex("ens5")
+        await node.start()
+        try:
+            branch = Branch(trunk, 100, mac(1))
+            await node._interfaces._tasks_changed(TaskNetsState(branches=(branch,)))
+            node.tick()
+            assert (trunk, 100) in node._maps.read().enis
+            await node._interfaces._tasks_changed(TaskNetsState())
+            await asyncio.sleep(0.3)
+            node.tick()
+            assert node._maps.read().enis.keys() == {(trunk, 0)}
+        finally:
+            await node.stop()
+
+    with inside(space.name):
+        asyncio.run(live(Node(config)))
 
 
 def test_a_branch_for_which_there_is_no_room(play: Play) -> None:
