@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
+from .branch_entries import BranchEntries
 from .eni_names import EniNames
 from .errors import NeedError, SourceError
 from .faults import Faults
@@ -20,6 +21,7 @@ from .inventory.names import pod_workload
 from .inventory.pod_eni import BranchEni
 from .inventory.workloads import Workloads
 from .kernel.levels import Watch
+from .kernel.maps import Maps
 from .kernel.netlink import NetlinkError
 from .model import Branch, Eni
 from .pipeline import Pipeline
@@ -76,6 +78,7 @@ class Interfaces:
         nets: TaskNets,
         pipeline: Pipeline,
         watch: Watch,
+        maps: Maps,
     ) -> None:
         """Attach to all there is, and follow it.
 
@@ -85,6 +88,7 @@ class Interfaces:
             nets: Of the tasks' namespaces.
             pipeline: Told which ENIs to follow.
             watch: Told of limits.
+            maps: Told of branch ENIs.
 
         Raises:
             NeedError: There is no ENI, or none that can be attached to.
@@ -92,6 +96,7 @@ class Interfaces:
         self._loop = asyncio.get_running_loop()
         self._events, self._wiring = events, wiring
         self._pipeline, self._watch = pipeline, watch
+        self._entries = BranchEntries(maps, self._faults.attach_failed)
         # Before the ENIs: else the first packets of their branches count as the trunk's own.
         await self.tasks.start(nets)
         self._rewired(await self._threads.on_netlink(wiring.start), starting=True)
@@ -215,14 +220,22 @@ class Interfaces:
                 self._names.learn({eni.mac: eni.eni_id})
 
     async def _declare_trunk(self, index: int) -> None:
-        await self._threads.on_netlink(lambda: self._wiring.add_trunk(index))
+        try:
+            await self._threads.on_netlink(lambda: self._wiring.add_trunk(index))
+        except OSError as error:
+            self._faults.failed("trunk", error.strerror or type(error).__name__)
 
     def _branches(self) -> tuple[Branch, ...]:
         return (*self._wired.branches, *self._task_nets.branches)
 
     def _set_branches(self) -> None:
-        self._pipeline.set_branches(self._branches(), self._names.id_of)
+        others = self._pipeline.set_branches(self._branches(), self._names.id_of)
+        self._entries.follow(self._branches(), self._wired.enis, others)
         self._watch.follow(self._pipeline.limits)
+
+    def tidy(self, now_s: float) -> None:
+        """Forget the branch ENIs that are over; right after a sample, in which they were silent."""
+        self._entries.remove(self._pipeline.take_ended_branches(now_s))
 
     # --- of tasks ----------------------------------------------------------------------------
 

@@ -120,6 +120,11 @@ class Ledger:
             del self._waiting[key]
         self._count_names()
 
+    def begin_anew(self, eni: EniId) -> None:
+        """The kernel's own counters of an ENI are another's, and begin at 0; its rows go on."""
+        for place in [place for place in self._seen_overflow if place[0] == eni]:
+            del self._seen_overflow[place]
+
     def forget_sender(self, key: SenderKey) -> None:
         """A row of the kernel's count was removed there; should it come back, it starts at 0."""
         self._seen.pop(key, None)

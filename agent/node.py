@@ -182,7 +182,7 @@ class Node:
             lambda: TaskNets(loaded, self._maps, self._runtime_dir)
         )
         self._closers.append(lambda: self._threads.on_netlink_wait(nets.stop))
-        await self._interfaces.start(events, wiring, nets, self._pipeline, self._watch)
+        await self._interfaces.start(events, wiring, nets, self._pipeline, self._watch, self._maps)
         self._loop.add_reader(self._watch.fd, self._crossed)
         self._reading = True
 
@@ -243,6 +243,7 @@ class Node:
         window_s, enis = self._pipeline.update(
             sample, self._interfaces.veths, since_start=since_start, last=last
         )
+        self._interfaces.tidy(now_s)
         self._watch.follow(self._pipeline.limits)  # of branches that were met, or got their id
         slot = sample.taken_at_ns // SLOT_NS
         self._drops.update(enis, now_s)

@@ -10,6 +10,7 @@ from operator import attrgetter
 from .alerts import EniState, Levels
 from .assemble import EniView, eni_usage
 from .attribution import CACHE, Ladder
+from .branches import Branches
 from .caches import CacheWatch
 from .config import Config
 from .fallbacks import Fallbacks
@@ -26,7 +27,7 @@ from .sent import SentLedger
 from .trend import Trend
 
 RETIRED_S = 60.0
-"""How long an ENI that went away with its task is shown: two scrapes must see its last value."""
+"""How long an ENI that went with its task or pod is shown: two scrapes must see its last value."""
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class Pipeline:
         self._name_counts = NameCounts(config.names.export, hash_seed)
         self._fallbacks = Fallbacks()
         self.idle_servers: tuple[FallbackKey, ...] = ()  # which the kernel may forget
-        self._branches: dict[EniId, Branch] = {}
+        self._branches = Branches(RETIRED_S)
         self._id_of: Callable[[str], str] = lambda mac: f"mac:{mac}"
         self._dropped: set[int] = set()
         self.present: Collection[int] = ()  # device keys of the ENIs that are there now
@@ -113,7 +114,7 @@ class Pipeline:
     def limits(self) -> dict[EniId, int]:
         """Packets a second by ENI: of all that are followed, and of branches yet to be met."""
         met = {place: followed.limit_pps for place, followed in self._enis.items()}
-        return {p: self._limit_of(self._id_of(b.mac)) for p, b in self._branches.items()} | met
+        return {p: self._limit_of(self._id_of(b.mac)) for p, b in self._branches.here.items()} | met
 
     def _limit_of(self, label: str) -> int:
         return self._config.limit.per_eni.get(label, self._config.limit.pps)
@@ -130,9 +131,11 @@ class Pipeline:
         """An interface is gone, with the branch ENIs on it."""
         for place in [p for p in self._enis if p[0] == ifindex]:
             self._forget(place)
+        self._branches.forget_trunk(ifindex)
 
     def _forget(self, place: EniId) -> None:
-        del self._enis[place]
+        self._enis.pop(place, None)  # a branch that never sent anything is not in it
+        self._crossed.pop(place, None)
         self.ledger.forget_eni(place)
         self._questions.forget_eni(place)
         self._name_counts.forget_eni(place)
@@ -166,21 +169,35 @@ class Pipeline:
         """Device keys of the ENIs that are followed, those lately gone included."""
         return frozenset(dev for dev, _ in self._enis)
 
-    def set_branches(self, branches: Iterable[Branch], id_of: Callable[[str], str]) -> None:
-        """Branch ENIs that are known, by their VLAN devices; a VLAN id may become another's.
+    def set_branches(
+        self, branches: Iterable[Branch], id_of: Callable[[str], str]
+    ) -> tuple[EniId, ...]:
+        """Branch ENIs that are there, by their VLAN devices; returns places that became another's.
 
         Args:
             branches: All of them.
             id_of: Label of an ENI by its MAC.
         """
         self._id_of = id_of
-        self._branches = {(b.trunk, b.vlan): b for b in branches}
-        for place, branch in self._branches.items():
-            followed = self._enis.get(place)
-            if followed is not None and followed.eni.mac not in {"", branch.mac}:
-                self._forget(place)
+        others = self._branches.declare(branches)
+        for place in others:
+            self._forget(place)
+            self.ledger.begin_anew(place)
+        for place, branch in self._branches.here.items():
             if branch.netns is not None:
                 self._workloads.eni_appeared(place, branch.netns)
+        return others
+
+    def take_ended_branches(self, now_s: float) -> tuple[EniId, ...]:
+        """Forget the branch ENIs that are over; returns where they were.
+
+        What they have counted goes with their series, as with a task's ENI: nothing that stays
+        falls, for no sum of ours goes over several ENIs.
+        """
+        ended = self._branches.take_over(now_s)
+        for place in ended:
+            self._forget(place)
+        return ended
 
     def update(
         self, sample: Sample, veths: Collection[int], *, since_start: bool, last: bool
@@ -212,6 +229,8 @@ class Pipeline:
                       since_start=since_start)
             for place, followed in sorted(self._enis.items(), key=_host_first)
         )  # fmt: skip
+        branches = {(e.eni.ifindex, e.eni.vlan): e.packets for e in enis if e.eni.vlan}
+        self._branches.update(branches, now_s)
         # Of an ENI that is gone: whoever gets its number next has not crossed anything.
         self._crossed.clear()
         return window_s, enis
@@ -232,7 +251,9 @@ class Pipeline:
             trunk = self._enis.get((dev, 0))
             if not vlan or trunk is None or (dev, vlan) in self._enis or not counters.slots:
                 continue
-            branch = self._branches.get((dev, vlan))
+            branch = self._branches.at(
+                (dev, vlan)
+            )  # one that ended before it was met has a name too
             label = self._id_of(branch.mac) if branch else f"{trunk.eni.label}/vlan{vlan}"
             mac = branch.mac if branch else ""
             self.add_eni(replace(trunk.eni, label=label, mac=mac, vlan=vlan))

@@ -87,6 +87,8 @@ class Questions:
         self._totals.pop(eni, None)
         self._recent.pop(eni, None)
         self._recent_totals.pop(eni, None)
+        for sender in [k for k in self._waiting if (k.dev, k.vlan) == eni]:
+            del self._waiting[sender]
 
     def of_eni(self, eni: EniId, window_s: float, *, since_start: bool) -> Sequence[NameRate]:
         """What was asked for most through an ENI, by whomever."""

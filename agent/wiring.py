@@ -199,26 +199,32 @@ class Wiring:
         for link in enis:
             if link.index in self._enis:
                 continue
+            try:
+                self._maps.add_eni(link.index, trunk=link.index in self._trunks)
+            except OSError as error:  # no room: it is tried again at the next look
+                self._failed[link.name] = f"no room to count it: {error.strerror}"
+                continue
             self._enis[link.index] = link
             if self._veths.pop(link.index, None) is not None:
                 self._attacher.detach(link.index)
                 self._maps.remove_veth(link.index)
-            self._maps.add_eni(link.index, trunk=link.index in self._trunks)
         for branch in self._branches():
             self.add_branch(branch)
 
     def add_trunk(self, index: int) -> None:
         """What is tagged on this ENI belongs to branch ENIs. So it stays: AWS never undoes it."""
         if index not in self._trunks:
-            self._trunks.add(index)
             if index in self._enis:
                 self._maps.add_eni(index, trunk=True)
+            self._trunks.add(index)
 
     def add_branch(self, branch: Branch) -> None:
         """There is a branch ENI on that trunk. Before its first packet, for it to have a limit."""
-        self.add_trunk(branch.trunk)
-        if branch.trunk in self._enis:
-            self._maps.add_eni(branch.trunk, branch.vlan)
+        # No room costs this one its entry and no other theirs; `BranchEntries` says so.
+        with contextlib.suppress(OSError):
+            self.add_trunk(branch.trunk)
+            if branch.trunk in self._enis:
+                self._maps.add_eni(branch.trunk, branch.vlan)
 
     def _branches(self) -> tuple[Branch, ...]:
         return tuple(

@@ -33,18 +33,20 @@ class Limits:
         self._known: dict[Place, bytes] = {}
 
     def add(self, place: Place) -> int:
-        """The entry of an ENI's own, with the default in it; 0 when there is no more room."""
+        """The entry of an ENI's own, a new one with the default in it; 0: there is no more room."""
         with self._lock:
+            if place in self._entries:
+                return self._entries[place]
             if not self._free:
                 return 0
             entry = self._entries[place] = self._free.pop()
             self._write(entry, self._default)
             return entry
 
-    def forget(self, dev: int) -> None:
-        """The ENIs of a device are gone from the kernel."""
+    def forget(self, dev: int, vlan: int | None = None) -> None:
+        """The ENIs of a device are gone from the kernel, or the one with that VLAN id."""
         with self._lock:
-            for place in [place for place in self._entries if place[0] == dev]:
+            for place in [p for p in self._entries if p[0] == dev and vlan in {None, p[1]}]:
                 self._free.append(self._entries.pop(place))
                 self._known.pop(place, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,6 +32,7 @@ class Maps:
         self._used: dict[str, int] = {}
         self._limits = Limits(self._fds["limits"], layout.SETTINGS["MAX_ENIS"])
         self._unanswered: dict[tuple[int, ...], int] = {}
+        self._adding = threading.Lock()  # where netlink is talked, and in the loop
 
     @property
     def entries(self) -> Mapping[str, tuple[int, int]]:
@@ -83,21 +85,32 @@ class Maps:
         """
         self._limits.set(place, layout.LIMIT.packer.pack(*packets, int(basis == "dns"), 0))
 
-    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False) -> None:
+    def add_eni(self, dev: int, vlan: int = 0, *, trunk: bool = False, anew: bool = False) -> None:
         """Start counting on an interface. Nothing is counted on one that was not added.
 
         Args:
             dev: Its index, or the key of an ENI in a task's namespace.
             vlan: Of a branch ENI, else 0.
             trunk: What is tagged on it belongs to branch ENIs, each met by its first packet.
+            anew: What was counted here was another's.
+
+        Raises:
+            OSError: There is no room for another one.
         """
-        if trunk:
-            bpf.map_update(self._fds["trunks"], _u32(dev), _u32(1))
-        key = layout.ENI_KEY.packer.pack(dev, vlan)
-        size = layout.ENI.packer.size
-        if bpf.map_lookup(self._fds["enis"], key, size) is None:
-            value = _u32(self._limits.add((dev, vlan))).ljust(size, b"\0")
-            bpf.map_update(self._fds["enis"], key, value)
+        place = dev, vlan
+        key, size = layout.ENI_KEY.packer.pack(*place), layout.ENI.packer.size
+        with self._adding:
+            if trunk:
+                bpf.map_update(self._fds["trunks"], _u32(dev), _u32(1))
+            if not anew and bpf.map_lookup(self._fds["enis"], key, size) is not None:
+                return
+            self._unanswered.pop(place, None)
+            value = _u32(self._limits.add(place)).ljust(size, b"\0")
+            try:
+                bpf.map_update(self._fds["enis"], key, value)
+            except OSError:
+                self._limits.forget(*place)  # or each try takes one more, till nobody has any
+                raise
 
     def remove_eni(self, dev: int) -> None:
         """Forget an interface that is gone, with the branch ENIs that were met on it."""
@@ -107,6 +120,13 @@ class Maps:
             if found == dev:
                 bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
         self._limits.forget(dev)
+
+    def remove_branch(self, dev: int, vlan: int) -> None:
+        """Forget one branch ENI; a packet that comes nevertheless makes it known again."""
+        with self._adding:
+            bpf.map_delete(self._fds["enis"], layout.ENI_KEY.packer.pack(dev, vlan))
+            self._unanswered.pop((dev, vlan), None)
+            self._limits.forget(dev, vlan)
 
     def add_veth(self, ifindex: int) -> None:
         """Say that packets from this interface have an owner even without a tag."""

@@ -295,6 +295,8 @@ def test_whatever_comes_and_goes_names_are_one_and_sums_hold(number):
         for dev in node.pipeline.take_retired(node.now_s):
             for place in [p for p in node.kernel.overflow if p[0] == dev]:
                 del node.kernel.overflow[place]
+        for place in node.pipeline.take_ended_branches(node.now_s):
+            node.kernel.overflow.pop(place, None)
         for usage in (enis := node.update(rng.choice((1.0, 1.0, 20.0, 301.0)))):
             parts = sum(row.packets for row in usage.workloads) + usage.ended_packets
             assert parts == usage.packets == sum(usage.protocols.values())
