@@ -112,7 +112,8 @@ class TagPool:
     ) -> None:
         """Rows of an ENI that is gone; without a tag: of a veth or a local cgroup that is."""
         for key, count in sample.senders.items():
-            eni_gone = key.dev not in enis
+            branch_gone = key.vlan and (key.dev, key.vlan) not in sample.enis
+            eni_gone = branch_gone or key.dev not in enis
             if (key.origin or key.asker) and not eni_gone:
                 continue
             quiet_s = self._quiet_for(key, count, now_s)

@@ -267,3 +267,15 @@ def test_veths_that_are_gone_are_remembered_only_for_their_rows(pool: Pool) -> N
             1000.0 * (number + 1),
         )  # fmt: skip
     assert len(pool.pool._were_veths) <= 2
+
+
+def test_rows_of_a_branch_that_is_gone_go_too(pool: Pool) -> None:
+    """Its trunk lives on, and the next branch brings rows of its own."""
+    kernel, vlan = pool.kernel, 11
+    kernel.maps.add_eni(kernel.dev, trunk=True)
+    for number in (vlan, vlan + 1):
+        kernel.run("eni_egress", f.ipv4(f.udp(), f.UDP, "10.0.0.2", tags=[(f.VLAN, number)]))
+    kernel.maps.remove_branch(kernel.dev, vlan)
+    for now_s in (100.0, 200.0, 300.0):
+        pool.collect(now_s, alive=True)
+    assert {key.vlan for key in kernel.maps.read().senders} == {0, vlan + 1}
