@@ -103,11 +103,11 @@ static __always_inline u64 hash_name(const struct alias *alias, u16 type)
         word = *(const u64 *)&alias->target[i * sizeof(word)];
         zero = (word - BYTES(1ULL)) & ~word & BYTES(0x80ULL);
         if (zero) {
-            hash = mix(hash, fold_case(word & (((zero & -zero) >> 7) - 1)));
-            hash = mix(hash, type);
+            hash = mix_name(hash, fold_case(word & (((zero & -zero) >> 7) - 1)));
+            hash = mix_name(hash, type);
             return hash ? hash : 1;
         }
-        hash = mix(hash, fold_case(word));
+        hash = mix_name(hash, fold_case(word));
     }
     return 0;
 }

@@ -70,15 +70,15 @@ static __always_inline int hash_question(struct __sk_buff *skb, const struct pac
             offset += 1 + !!(below & 0xff) + !!(below & 0xff00) + !!(below & 0xff0000) +
                       !!(below & 0xff000000) + !!(below & 0xff00000000ULL) +
                       !!(below & 0xff0000000000ULL) + !!(below & 0xff000000000000ULL);
-            hash = mix(hash, fold_case(word & below));
+            hash = mix_name(hash, fold_case(word & below));
             if (bpf_skb_load_bytes(skb, offset, &question->type, sizeof(question->type)))
                 return 0;
-            hash = mix(hash, question->type);
+            hash = mix_name(hash, question->type);
             question->hash = hash ? hash : 1;
             question->end = offset + TYPE_AND_CLASS - p->transport - UDP_HEADER;
             return 1;
         }
-        hash = mix(hash, fold_case(word));
+        hash = mix_name(hash, fold_case(word));
         offset += sizeof(word);
     }
     return 0;

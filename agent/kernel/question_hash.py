@@ -12,6 +12,12 @@ _WORDS = struct.Struct("=Q")
 def mix(number: int, value: int) -> int:
     """The same as in bpf/hash.h."""
     mixed = (number ^ value) * 0x9E3779B97F4A7C15 & _WORD
+    return mixed ^ mixed >> 29
+
+
+def mix_name(number: int, value: int) -> int:
+    """The same as in bpf/hash.h, of names."""
+    mixed = (number ^ value) * 0x9E3779B97F4A7C15 & _WORD
     mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _WORD
     return mixed ^ mixed >> 32
 
@@ -30,5 +36,5 @@ def question_hash(name: str, kind: int, seed: int) -> int:
     wire = wire.ljust((len(wire) // 8 + 1) * 8, b"\0")
     number = seed
     for (word,) in _WORDS.iter_unpack(wire):
-        number = mix(number, word)
-    return mix(number, socket.htons(kind)) or 1
+        number = mix_name(number, word)
+    return mix_name(number, socket.htons(kind)) or 1
