@@ -251,9 +251,7 @@ class Pipeline:
             trunk = self._enis.get((dev, 0))
             if not vlan or trunk is None or (dev, vlan) in self._enis or not counters.slots:
                 continue
-            branch = self._branches.at(
-                (dev, vlan)
-            )  # one that ended before it was met has a name too
+            branch = self._branches.at((dev, vlan))  # has a name also if it ended before it was met
             label = self._id_of(branch.mac) if branch else f"{trunk.eni.label}/vlan{vlan}"
             mac = branch.mac if branch else ""
             self.add_eni(replace(trunk.eni, label=label, mac=mac, vlan=vlan))
