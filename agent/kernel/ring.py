@@ -31,17 +31,21 @@ class Ring:
     def __init__(self, fd: int, size: int) -> None:
         self._size = size
         self._reader = mmap.mmap(fd, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        # Not struct.pack_into(), which makes zeros first: the kernel, should it look just then,
+        # sees a reader that has read nothing, takes the ring for full, and the record is lost.
+        self._read_to = memoryview(self._reader).cast("Q")
         self._data = mmap.mmap(fd, _PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
 
     def close(self) -> None:
         """Unmap it."""
+        self._read_to.release()
         self._reader.close()
         self._data.close()
 
     def read(self) -> list[bytes]:
         """Every record that is complete, of those that were there when it was called."""
         records = []
-        (at,) = _POSITION.unpack_from(self._reader, 0)
+        at = begin = self._read_to[0]
         (end,) = _POSITION.unpack_from(self._data, 0)
         while at < end:
             start = _PAGE + at % self._size
@@ -52,5 +56,6 @@ class Ring:
             if not length & _DISCARDED:
                 records.append(self._data[start + _HEADER : start + _HEADER + size])
             at += (size + _HEADER + 7) & ~7
-        _POSITION.pack_into(self._reader, 0, at)
+        if at != begin:
+            self._read_to[0] = at
         return records

@@ -6,6 +6,7 @@ import itertools
 import mmap
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -358,11 +359,16 @@ def test_reading_while_the_kernel_writes(bench: Kernel, watch: Watch) -> None:
                 time.sleep(0.001)  # never more behind than there is room for
             spur(bench, 100)
 
-    writer = threading.Thread(target=write_all)
-    writer.start()
-    while writer.is_alive():
-        found += watch.read()
-    writer.join()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)  # the oftener the two take turns, the oftener they meet
+    try:
+        writer = threading.Thread(target=write_all)
+        writer.start()
+        while writer.is_alive():
+            found += watch.read()
+        writer.join()
+    finally:
+        sys.setswitchinterval(interval_s)
     found += watch.read()
     assert set(packets(found)) == {80}
     times = [crossing.at_ns for crossing in found]
