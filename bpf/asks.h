@@ -67,6 +67,15 @@ static __always_inline u64 ask_wait_ns(const struct ask *ask)
     return ask->asker && !(ask->asker & REMOTE_BIT) ? LOCAL_WAIT_NS : ASK_WAIT_NS;
 }
 
+static __always_inline void note_last_ask(u64 now_ns)
+{
+    u32 zero = 0;
+    u64 *last = last_ask.lookup(&zero);
+
+    if (last)
+        *last = now_ns;
+}
+
 /*
  * Whether somebody waits for a name: who missed first is why the cache asks, and stays. But who asks
  * for it by name comes before whoever an alias of it was asked for: not every cache chases those, and
@@ -77,6 +86,7 @@ static __always_inline int is_asked_already(u64 hash, u32 asker, u16 chased, u64
     struct ask *waiting = asks.lookup(&hash);
     u64 wait_ns;
 
+    note_last_ask(now_ns);
     if (!waiting)
         return 0;
     /* What a remote client asks for may have been in the cache, or have been asked of no cache. */
@@ -85,17 +95,9 @@ static __always_inline int is_asked_already(u64 hash, u32 asker, u16 chased, u64
         return 0;
     if (asker && waiting->asker != asker)
         note(STAT_ASK_AMBIGUOUS);
+    /* If only this one is not in the cache any more, that asks when the first one's time is over. */
+    waiting->last_ns = now_ns;
     return 1;
-}
-
-static __always_inline void put_ask(u64 hash, const struct ask *fresh)
-{
-    u32 zero = 0;
-    u64 *last = last_ask.lookup(&zero);
-
-    asks.update(&hash, (struct ask *)fresh);
-    if (last)
-        *last = fresh->at_ns;
 }
 
 /* Somebody asks for the name of *hash*: *tag*, or if that is 0 the client the packet comes from. */
@@ -106,9 +108,10 @@ static __always_inline void remember_asked(const struct packet *p, u32 tag, u64 
     if (is_asked_already(hash, tag, 0, now_ns))
         return;
     fresh.at_ns = now_ns;
+    fresh.last_ns = now_ns;
     fresh.asker = tag ? tag : remote_id(p, now_ns);
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
-    put_ask(hash, &fresh);
+    asks.update(&hash, &fresh);
 }
 
 /* Somebody asks for a name: *tag*, or if that is 0 a client on another node. */
@@ -139,7 +142,7 @@ static __always_inline u32 find_asker(struct __sk_buff *skb, u32 dev, const stru
     struct ask *ask = asks.lookup(&hash);
     u32 ingress = skb->ingress_ifindex;
 
-    if (!ask || now_ns > ask->at_ns + ask_wait_ns(ask))
+    if (!ask || now_ns > ask->last_ns + ask_wait_ns(ask))
         return 0;
     if (ask->asker && !(ask->asker & REMOTE_BIT)) {
         if (!ingress && (p->vlan || (dev & (u32)TASK_DEV)))

@@ -141,11 +141,12 @@ static __always_inline void chase(struct __sk_buff *skb, const struct packet *p,
     if (!hash)
         return;
     fresh.at_ns = bpf_ktime_get_ns();
+    fresh.last_ns = fresh.at_ns;
     fresh.asker = asker;
     fresh.chased = 1;
     __builtin_memcpy(fresh.asked, p->destination, sizeof(fresh.asked));
     if (!is_asked_already(hash, asker, fresh.chased, fresh.at_ns))
-        put_ask(hash, &fresh);
+        asks.update(&hash, &fresh);
 }
 
 #endif

@@ -169,6 +169,7 @@ struct cached_set {
 /* A name that somebody asked a cache here for, under the hash of name and type. */
 struct ask {
     u64 at_ns;
+    u64 last_ns;            /* when somebody last asked for the same: a cache may ask since then */
     u32 asked[4];           /* the address a remote client asked: what that one sends on is meant */
     u32 asker;              /* tag of a workload here, or id of a remote client; 0: had none */
     u16 served;             /* a query has gone out for it */

@@ -19,7 +19,7 @@ CACHE4, CACHE6 = "10.0.1.9", "2001:db8::9"
 RESOLVER4, RESOLVER6 = "10.0.0.2", "fd00:ec2::253"
 IDS = layout.SETTINGS["REMOTE_IDS"]
 
-_ASK = struct.Struct("=Q16sIHH")  # when, address asked, asker, served, chased
+_ASK = struct.Struct("=QQ16sIHH")  # when first and last, address asked, asker, served, chased
 _ZERO = bytes(4)
 
 
@@ -70,9 +70,9 @@ class Asking:
         table = self.kernel.loaded.maps["asks"]
         room = layout.SETTINGS["MAX_ASKS"]
         for keys, values in bpf.map_items(table, 8, _ASK.size, room):
-            for number, (at_ns, *rest) in enumerate(_ASK.iter_unpack(values)):
+            for number, (at_ns, last_ns, *rest) in enumerate(_ASK.iter_unpack(values)):
                 key = bytes(keys[number * 8 : number * 8 + 8])
-                bpf.map_update(table, key, _ASK.pack(at_ns - past_ns, *rest))
+                bpf.map_update(table, key, _ASK.pack(at_ns - past_ns, last_ns - past_ns, *rest))
         if last:
             clock = self.kernel.loaded.maps["last_ask"]
             value = bpf.map_lookup(clock, _ZERO, 8) or bytes(8)

@@ -66,6 +66,16 @@ def test_a_retransmission_is_the_clients_too(asking: Asking) -> None:
     assert {A: 3, "": 1} == asking.charged()
 
 
+def test_who_asks_again_at_the_end_is_waited_for(asking: Asking) -> None:
+    """What was in the cache until then is asked for only now."""
+    asking.ask(QUERY, A)
+    asking.grow_older(4.0)
+    asking.ask(QUERY, B)
+    asking.grow_older(4.0)
+    asking.forward(QUERY)
+    assert {A: 1} == asking.charged()
+
+
 @pytest.mark.parametrize("last", [True, False])
 def test_an_old_question_is_nobodys(asking: Asking, last: bool) -> None:
     """Also when another client has asked for something else since."""

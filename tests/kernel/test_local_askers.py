@@ -69,6 +69,33 @@ def test_an_ask_is_forgotten_soon(asking: Asking) -> None:
     assert {tag: 1, 0: 1} == charged(asking)
 
 
+def test_who_asks_last_keeps_the_first_ones_question_open(asking: Asking) -> None:
+    """A name that is in the cache until then: a cache that is slow to ask still asks for them."""
+    first = ask(asking)
+    asking.grow_older(0.45)
+    ask(asking)
+    asking.grow_older(0.45)
+    forward(asking)
+    assert {first: 1} == charged(asking)
+    ask(asking)
+    asking.grow_older(0.45)
+    ask(asking)
+    asking.grow_older(0.6)
+    forward(asking, port=40001)
+    assert {first: 1, 0: 1} == charged(asking)
+
+
+def test_who_asks_later_still_is_charged_himself(asking: Asking) -> None:
+    """However often one asks, the place is his for half a second."""
+    remote = client(1)
+    for _ in range(3):
+        asking.ask(QUERY, remote)
+        asking.grow_older(0.2)
+    tag = ask(asking, server=CACHE4)
+    forward(asking)
+    assert {tag: 1} == charged(asking)
+
+
 def test_who_asks_the_resolver_itself_asks_no_cache(asking: Asking) -> None:
     """A process of the host that wants the same name pays for itself."""
     ask(asking, server=RESOLVER4)
