@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from .sample import Slot
 
-WINDOW_SLOTS = 10  # of 100 ms each: bpf/settings.h SLOT_NS
+SLOT_S = 0.1  # bpf/settings.h SLOT_NS
+WINDOW_SLOTS = 10
 RING_SLOTS = 64  # bpf/settings.h SLOTS
 PEAK_HORIZON_SLOTS = 600  # the trailing 60 s
 HISTORY_S = 60

@@ -16,9 +16,10 @@ from .config import Config
 from .errors import NeedError, SourceError, UsageError
 from .flight import files
 from .flight.recorder import Recorder
-from .flight.recording import SLOT_S, Recording, without_names
+from .flight.recording import Recording, without_names
 from .flight.recording_json import dumps
 from .model import Snapshot
+from .rates import SLOT_S
 from .text import clean
 from .top.sources import AgentSource, OwnNode
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from .. import __version__
 from ..model import STATES, EniUsage, Snapshot
-from ..rates import RING_SLOTS
-from .recording import SLOT_S, RecordedEni, Recording
+from ..rates import RING_SLOTS, SLOT_S
+from .recording import RecordedEni, Recording
 from .rings import KEPT_SLOTS, EniRing, Names
 
 MAX_ENIS = 64

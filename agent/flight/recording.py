@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from ..model import Count, Eni, Workload
 
-SLOT_S = 0.1
 REASONS = ("exceeded", "driver-drops", "requested")
 
 

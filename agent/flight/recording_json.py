@@ -11,11 +11,12 @@ from typing import Any
 
 from ..errors import SourceError
 from ..model import BASIS_CLASSES, COUNTED_CLASSES, STATES, Count, Eni, Workload
+from ..rates import SLOT_S
 from ..snapshot_json import rfc3339
 from ..snapshot_reader import moment_of
 from ..strict import Reader
 from ..text import clean
-from .recording import REASONS, SLOT_S, RecordedEni, Recording, Second, Top
+from .recording import REASONS, RecordedEni, Recording, Second, Top
 
 KIND = "eni53-recording"
 VERSION = 1

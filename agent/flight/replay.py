@@ -20,9 +20,9 @@ from ..model import (
     Workload,
     WorkloadUsage,
 )
-from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, WINDOW_SLOTS
+from ..rates import HISTORY_S, PEAK_HORIZON_SLOTS, RING_SLOTS, SLOT_S, WINDOW_SLOTS
 from ..sample import Slot
-from .recording import SLOT_S, RecordedEni, Recording, Second
+from .recording import RecordedEni, Recording, Second
 
 _UNKNOWN = -1
 

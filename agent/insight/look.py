@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..flight.recording import SLOT_S
 from ..model import (
     DNS_CLASSES,
     EniUsage,
@@ -16,6 +15,7 @@ from ..model import (
     Workload,
     WorkloadUsage,
 )
+from ..rates import SLOT_S
 
 LEAST_PPS = 20.0
 """Below it no pattern of queries is worth a person's time."""

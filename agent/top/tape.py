@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..errors import SourceError, UsageError
 from ..flight import files
-from ..flight.recording import SLOT_S, Recording
+from ..flight.recording import Recording
 from ..flight.replay import Frames
 from ..model import Snapshot
+from ..rates import SLOT_S
 from ..text import clean
 
 LEAD_S = 10.0
