@@ -102,15 +102,14 @@ def _record(config: Config, seconds: float) -> Recording:
     agent = presence.find(config.runtime_dir)
     if agent is not None:
         source = AgentSource(agent, config.eni.interfaces)
-        return _follow(source.first, source.fetch, seconds)
+        return _follow(source.first, source.fetch, seconds, "an agent runs here")
     own: AbstractContextManager[OwnNode] = OwnNode(config).running()
     with own as node:
-        print(f"eni53: no agent runs here; recording for {seconds:g} s", file=sys.stderr)
-        return _follow(node.fetch, node.fetch, seconds)
+        return _follow(node.fetch, node.fetch, seconds, "no agent runs here")
 
 
 def _follow(
-    first: Callable[[], Snapshot], fetch: Callable[[], Snapshot], seconds: float
+    first: Callable[[], Snapshot], fetch: Callable[[], Snapshot], seconds: float, by: str
 ) -> Recording:
     """Ask until there are *seconds* of slots, or a signal comes: what there is then is kept."""
     recorder = Recorder()
@@ -124,6 +123,8 @@ def _follow(
     end = begin + max(1, round(seconds / SLOT_S))
     left_s = seconds + _PATIENCE_S
     with _signals() as stopped:
+        # Not before: what was sent by then is not in it, and a Ctrl-C would not be heeded.
+        print(f"eni53: {by}; recording for {seconds:g} s", file=sys.stderr)
         while (recorder.slot or begin) < end and left_s > 0 and not stopped.wait(_ASK_EVERY_S):
             left_s -= _ASK_EVERY_S
             try:

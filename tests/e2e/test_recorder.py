@@ -96,8 +96,10 @@ def test_a_recording_by_hand_holds_every_packet_and_no_name(lab: Lab, batch: Con
     """`record` beside an agent, then the same without names."""
     with Agent(lab) as agent:
         plain, bare = lab.directory / "by-hand.json", lab.directory / "bare.json"
-        argv = [ENI53, "record", "--runtime-dir", str(agent.runtime_dir), "--seconds", "6"]
+        argv = [ENI53, "record", "--runtime-dir", str(agent.runtime_dir), "--seconds", "12"]
         recording = lab.node_popen([*argv, str(plain)])
+        assert recording.stderr is not None
+        assert "an agent runs here; recording for" in recording.stderr.readline()
         sent = batch.send("udp", "--to", RESOLVER, "--rate", "300", "--count", "900").sent
         _, told = recording.communicate(timeout=40)
         assert recording.returncode == 0, told
@@ -106,7 +108,7 @@ def test_a_recording_by_hand_holds_every_packet_and_no_name(lab: Lab, batch: Con
         text = bare.read_text()
 
         assert total(found) == total(json.loads(text)) == sent == 900
-        assert found["slots"] == 60
+        assert found["slots"] == 120
         assert f"top --replay {plain}" in told
         secrets = [lab.enis[0].eni_id, lab.enis[0].mac, "batch", batch.task_id, found["node"]]
         assert [word for word in secrets if f'"{word}' in text or f"/{word}" in text] == []

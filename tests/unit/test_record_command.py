@@ -125,7 +125,8 @@ class TestFromAnAgent:
             truth = agent.wire.truth("eni-1", begin, begin + told.slots, dns=dns)
             assert slots_of(told, "eni-1", dns=dns) == truth
         assert [one.eni.label for one in told.enis] == ["eni-1"]  # the other sent nothing
-        [line] = capsys.readouterr().err.splitlines()
+        begun, line = capsys.readouterr().err.splitlines()
+        assert begun == f"eni53: an agent runs here; recording for {seconds} s"
         assert line == (
             f"eni53: {told.slots / 10:.1f} s of 1 ENI in {tmp_path}/x.json; play it with"
             f" `eni53 top --replay {tmp_path}/x.json`"
