@@ -255,8 +255,15 @@ def test_a_real_alertmanager_takes_them(lab: Lab) -> None:
             ENI53_ALERTS_CLEAR_AFTER="4",
         ) as agent:
             burst(lab, 300, 0.3)
-            wait_for(lambda: set(standing()) == set(SEVERITIES))
-            alert = standing()["exceeded"]
+            seen: dict[str, dict[str, Any]] = {}
+
+            def all_stand() -> bool:
+                seen.clear()
+                seen.update(standing())
+                return set(seen) == set(SEVERITIES)
+
+            wait_for(all_stand)
+            alert = seen["exceeded"]
             assert alert["labels"]["eni"] == "eni-05300000000000001"
             assert "of 200 packets a second" in alert["annotations"]["summary"]
             wait_for(lambda: standing() == {})

@@ -56,13 +56,15 @@ def test_twenty_askers_behind_dnsmasq(lab: Lab, askers: list[Container], dnsmasq
                             "--name", f"a{number}-{{n}}.lab.test", "--settle", "1")
             for number, task in enumerate(askers)
         ]  # fmt: skip
-        sent = sum(parse_sent(load.communicate()[0]).sent for load in loads)
+        reports = [parse_sent(load.communicate()[0]) for load in loads]
+        sent, answered = sum(one.sent for one in reports), sum(one.answered for one in reports)
         upstream = tally.of("ens5_ip_udp_resolver")
         found = by_via(agent.settled(packets=upstream))
         charged = found["cache"]
 
         assert sent == ASKERS * 200
-        assert upstream >= sent  # each missed; a lost answer is asked for again
+        # Each missed. dnsmasq holds a quarter of a second of them, if it is not let run.
+        assert answered >= 0.97 * sent and upstream >= answered
         assert sum(charged.values()) + sum(found["direct"].values()) == upstream
         right = sum(min(charged[f"asker-{number}"], 200) for number in range(ASKERS))
         assert right >= 0.97 * upstream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
+from tests.lab.tally import flows
 
 
 @contextmanager
@@ -42,14 +42,14 @@ def test_who_goes_past_the_cache_is_told(lab: Lab) -> None:
     good, bad = lab.run_task("good"), lab.run_task("bad")
     with Agent(lab) as agent, dnsmasq(lab, gateway), asking(good, gateway, "good"):
         with asking(bad, vpc.RESOLVER, "bad"):
-            time.sleep(2)  # until both are at it
+            assert flows(lab, 100)  # both
             [found] = bypassed(agent)
         assert found["workload"].partition(":")[0].endswith("/bad")
         assert found["eni"] == lab.enis[0].eni_id
         assert found["evidence"]["pps"] == pytest.approx(50, rel=0.2)
         assert found["evidence"]["share"] == pytest.approx(0.5, rel=0.2)
         with asking(bad, gateway, "set-right"):
-            time.sleep(2)
+            assert flows(lab, 100)
             assert bypassed(agent) == []
     for task in (good, bad):
         task.remove()
@@ -59,6 +59,6 @@ def test_without_a_cache_nobody_goes_past_it(lab: Lab) -> None:
     """The same load where there is only the resolver."""
     task = lab.run_task("alone")
     with Agent(lab) as agent, asking(task, vpc.RESOLVER, "alone"):
-        time.sleep(2)
+        assert flows(lab, 50)
         assert bypassed(agent) == []
     task.remove()

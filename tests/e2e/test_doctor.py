@@ -10,6 +10,7 @@ import pytest
 from tests.lab import vpc
 from tests.lab.agent import ENI53, Agent
 from tests.lab.lab import Lab
+from tests.lab.tally import flows
 
 
 def look(agent: Agent, *flags: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -33,8 +34,8 @@ def test_a_quiet_node_has_no_finding(lab: Lab) -> None:
 def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
     """A pod's ndots: 5, by four senders; what they ask is in the evidence."""
     task = lab.run_task("shop")
-    words = ("udp", "--to", vpc.RESOLVER, "--rate", "40", "--count", "600", "--name")
-    pair = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900", "--name")
+    words = ("udp", "--to", vpc.RESOLVER, "--rate", "40", "--count", "2400", "--name")
+    pair = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "3600", "--name")
     names = ["db.lab.test", "db.lab.test.shop.svc.cluster.local", "db.lab.test.svc.cluster.local"]
     with Agent(lab) as agent:
         if alone:
@@ -42,7 +43,7 @@ def test_search_domains_and_doubling_are_told(lab: Lab, alone: bool) -> None:
         loads = [task.start_send(*words, name) for name in names[1:]]
         loads.append(task.start_send(*pair, names[0]))
         loads.append(task.start_send(*pair, names[0], "--type", "AAAA"))
-        time.sleep(1)  # until all of them are at it
+        assert flows(lab, 200)  # until all of them are at it
         code, found = look(agent, "--fail")
         for load in loads:
             load.terminate()
@@ -62,11 +63,11 @@ def test_search_domains_of_many_names(lab: Lab) -> None:
     suffixes = ("corp.example.org", "corp.example.org.shop.svc.cluster.local")
     with Agent(lab) as agent:
         loads = [
-            task.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900",
+            task.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "3600",
                             "--name", f"n{{n}}.{suffix}", "--repeat", "30", "--type", kind)
             for suffix in suffixes for kind in ("A", "AAAA")
         ]  # fmt: skip
-        time.sleep(1)
+        assert flows(lab, 240)
         _, found = look(agent)
         for load in loads:
             load.terminate()
@@ -84,8 +85,8 @@ def test_a_restart_within_the_look_begins_it_again(lab: Lab) -> None:
     with Agent(lab) as agent:
         agent.settled(600)
         where = ("--runtime-dir", str(agent.runtime_dir))
-        looking = lab.node_popen([ENI53, "doctor", *where, "--json", "--seconds", "8"])
-        time.sleep(2)
+        looking = lab.node_popen([ENI53, "doctor", *where, "--json", "--seconds", "12"])
+        time.sleep(4)
         agent.kill()
         agent.start()
         out, err = looking.communicate(timeout=60)

@@ -22,10 +22,11 @@ ASKED, ANSWERS = "10.53.9.10", "10.53.9.11"
 STORM = """
 import socket, sys, time
 query = bytes.fromhex("053501000001000000000000") + b"\\3big\\3lab\\4test\\0\\0\\1\\0\\1"
-for _ in range(60 * 15):
+begin = time.monotonic()
+for number in range(60 * 15):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.sendto(query, (sys.argv[1], 53))
-    time.sleep(1 / 60)
+    time.sleep(max(0, begin + number / 60 - time.monotonic()))
 """
 # Answers by another of its addresses than was asked. It ends by itself.
 STRANGE = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.lab import Lab
+from tests.lab.tally import flows
 
 LIMIT = 100
 
@@ -31,9 +31,9 @@ def test_the_limit(lab: Lab, alone: bool, rate: int, wanted: set[str]) -> None:
     with Agent(lab, env={"ENI53_LIMIT_PPS": str(LIMIT)}) as agent:
         if alone:
             agent.stop()
-        words = ("--rate", str(rate), "--count", str(rate * 20), "--name", "n{n}.lab.test")
-        load = task.start_send("udp", "--to", vpc.RESOLVER, *words)
-        time.sleep(1.5)
+        words = ("--rate", str(rate), "--count", str(rate * 60), "--name", "n{n}.lab.test")
+        load = task.start_send("udp", "--to", vpc.RESOLVER, "--no-catch-up", *words)
+        assert flows(lab, rate)
         found = look(agent)
         load.terminate()
         load.communicate()

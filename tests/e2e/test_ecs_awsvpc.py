@@ -191,6 +191,7 @@ def test_the_eni_comes_after_the_pause_container(lab: Lab, agent: Agent) -> None
     time.sleep(1.5)  # the agent has looked, and found lo alone
     assert entry(agent, task.eni.eni_id) is None
     task.plug_eni()
+    assert until(lambda: filters(task).count("eni53:") == 2)
     burst = sender("udp", "--to", RESOLVER, "--count", "61", "--warm", "0", at="/lab")
     task.start_container("app", command=burst)
     eni = settled(agent, task.eni.eni_id, 61)
@@ -278,14 +279,14 @@ def test_a_task_that_vanishes_leaves_its_last_packets(lab: Lab, agent: Agent) ->
     begin = time.monotonic()
     task.vanish()
     assert time.monotonic() - begin < 15
-    eni = settled(agent, task.eni.eni_id, 71)
+    eni = settled(agent, task.eni.eni_id, sent(task))
 
     # Nothing is closed without an answer coming after it: an ICMP error may have got out.
     assert task.counted("ip_udp_resolver") == 71
     adds_up(agent, eni, sent(task))
     assert charged(eni)[name(task, "app")] >= 71
     time.sleep(3)
-    adds_up(agent, settled(agent, task.eni.eni_id, 71), sent(task))
+    adds_up(agent, settled(agent, task.eni.eni_id, sent(task)), sent(task))
     scrape(agent)
 
 

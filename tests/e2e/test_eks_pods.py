@@ -14,7 +14,7 @@ from tests.lab.lab import Lab
 from tests.lab.load import parse_sent
 from tests.lab.pods import Pod
 from tests.lab.shell import sender
-from tests.lab.tally import Row, Tally, until
+from tests.lab.tally import Row, Tally, at_rest, until
 
 MODES = ("tcx", "clsact")
 RESOLVER, LINK_LOCAL = "10.53.0.2", "169.254.169.253"
@@ -83,7 +83,8 @@ def test_tcp_is_the_pods_and_its_packets_without_a_socket_are_no_containers(
                 for to, interface in ((RESOLVER, pod.eni.interface), (LINK_LOCAL, "ens5")):
                     one = Tally(node)
                     assert container.send("tcp", "--to", to, "--count", "23").answered == 23
-                    sent[pod.name, name, interface] = one.of(f"{interface}_ip_tcp_resolver")
+                    which = f"{interface}_ip_tcp_resolver"
+                    sent[pod.name, name, interface] = at_rest(lambda: one.of(which))  # noqa: B023
         found = whole.charged(agent)
 
         assert all(packets >= 23 * 4 for packets in sent.values())

@@ -14,6 +14,7 @@ from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
+from tests.lab.tally import flows, until
 
 GATEWAY = vpc.DOCKER_GATEWAY.partition("/")[0]
 LOOK_S = 10
@@ -39,6 +40,8 @@ class MixedLoad:
             # What is asked for once must not be known from the run before.
             words += ["--name", name if turns else f"{run}-{name}", "--settle", "0.5"]
             self._running.append(source.start_send("udp", "--to", server, *words))
+        count = ["/usr/bin/pgrep", "-cf", "/lab/send.py"]
+        assert until(lambda: source.exec(count, check=False).stdout.strip() == str(len(LOADS)))
 
     def end(self) -> None:
         """Stop what still runs."""
@@ -79,8 +82,8 @@ def predicted(agent: Agent) -> float:
 @pytest.fixture(scope="module")
 def predictions(lab: Lab, task: Container, agent: Agent) -> dict[str, float]:
     """By an agent that runs, and by a look of its own that has seen nothing before."""
-    load = MixedLoad(task, vpc.RESOLVER, 60, "before")
-    time.sleep(2)
+    load = MixedLoad(task, vpc.RESOLVER, 90, "before")
+    assert flows(lab, TOTAL_PPS)
     found = {"agent": predicted(agent)}
     agent.stop()
     found["alone"] = predicted(agent)
@@ -99,8 +102,8 @@ def test_a_cache_leaves_what_was_predicted(
     daemon = start(lab, files["task-definition.yaml"], cache)
     if "healthCheck" in cache:
         healthy(lab, daemon)
-    load = MixedLoad(task, GATEWAY, 60, name)
-    time.sleep(5)  # until it has fetched what it keeps
+    load = MixedLoad(task, GATEWAY, 90, name)
+    time.sleep(6)  # until it has fetched what it keeps
     begin, first = time.monotonic(), lab.counters()
     found = doctor(agent)
     seconds, last = time.monotonic() - begin, lab.counters()

@@ -16,6 +16,7 @@ from tests.lab import vpc
 from tests.lab.agent import Agent
 from tests.lab.containers import Container
 from tests.lab.lab import Lab
+from tests.lab.tally import flows
 
 LEAKED = "6.6.6.6"
 Confs = dict[str, dict[str, Any]]
@@ -111,8 +112,8 @@ def test_findings_of_what_the_files_say(lab: Lab, alone: bool) -> None:
         wait_for(lambda: agent.snapshot()["on_node"] == [cache])
         if alone:
             agent.stop()
-        load = last.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "600")
-        time.sleep(1)
+        load = last.start_send("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "3600")
+        assert flows(lab, 60)
         found = look(agent)
         load.terminate()
         load.communicate()
@@ -148,11 +149,11 @@ def test_who_searches_is_told_with_its_ndots(lab: Lab) -> None:
     """And what a dot at the end would save."""
     task = lab.run_task("shop", extra=("--dns", vpc.RESOLVER, "--dns-search", "corp.test",
                                        "--dns-opt", "ndots:5"))  # fmt: skip
-    words = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "900", "--name")
+    words = ("udp", "--to", vpc.RESOLVER, "--rate", "60", "--count", "3600", "--name")
     with Agent(lab) as agent:
         wait_for(lambda: "shop" in confs(agent))
         loads = [task.start_send(*words, name) for name in ("db.lab.test.corp.test", "db.lab.test")]
-        time.sleep(1)
+        assert flows(lab, 120)
         told = look(agent)["search-domains"]
         for load in loads:
             load.terminate()

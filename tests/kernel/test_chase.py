@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import struct
+import time
 from dataclasses import dataclass
 
 import dns.message
@@ -106,11 +107,15 @@ class Chasing:
 
     def follows(self, *records: bytes, target: str = TARGET, **how: object) -> bool:
         """Whether what the cache asks after such an answer is the task's."""
-        self.asking.forget()
-        self.ask()
-        self.answer(self.forward(), *records, **how)  # type: ignore[arg-type]
-        assert self.charged() == {self.tag: 1}
-        self.forward(target)
+        while True:
+            self.asking.forget()
+            begin = time.monotonic()
+            self.ask()
+            self.answer(self.forward(), *records, **how)  # type: ignore[arg-type]
+            assert self.charged() == {self.tag: 1}
+            self.forward(target)
+            if time.monotonic() - begin < 0.4:  # else the cache was too slow, and again
+                break
         found = self.charged()
         assert found in ({self.tag: 2}, {self.tag: 1, 0: 1})
         return found == {self.tag: 2}

@@ -61,7 +61,7 @@ def test_another_name_is_nobodys(asking: Asking) -> None:
 def test_an_ask_is_forgotten_soon(asking: Asking) -> None:
     """A cache that has to ask does so at once; half a second later it has another reason."""
     tag = ask(asking)
-    asking.grow_older(0.4)
+    asking.grow_older(0.25)
     forward(asking)
     ask(asking)
     asking.grow_older(0.6)
@@ -72,13 +72,13 @@ def test_an_ask_is_forgotten_soon(asking: Asking) -> None:
 def test_who_asks_last_keeps_the_first_ones_question_open(asking: Asking) -> None:
     """A name that is in the cache until then: a cache that is slow to ask still asks for them."""
     first = ask(asking)
-    asking.grow_older(0.45)
+    asking.grow_older(0.3)
     ask(asking)
-    asking.grow_older(0.45)
+    asking.grow_older(0.3)
     forward(asking)
     assert {first: 1} == charged(asking)
     ask(asking)
-    asking.grow_older(0.45)
+    asking.grow_older(0.3)
     ask(asking)
     asking.grow_older(0.6)
     forward(asking, port=40001)

@@ -78,16 +78,22 @@ def test_the_slots_of_a_run_add_up_to_its_packets(bench: Kernel) -> None:
     """Over a second and a half of sending no packet falls between two slots."""
     bench.forget()
     sent, stop = 0, time.monotonic() + 1.5
+    earliest = now_number()
     while time.monotonic() < stop:
+        before = now_number()
         bench.run("eni_egress", QUERY, gso_segs=3)
         sent += 3
+        if sent == 3:
+            first = now_number()
+    latest = now_number()
     sample = bench.maps.read()
     found = sample.enis[bench.dev, 0].slots
     assert sent == sum(slot.linklocal for slot in found) == sum(slot.dns for slot in found)
     assert sent == sum(sample.senders.values())
     numbers = [slot.number for slot in found]
     assert sorted(set(numbers)) == numbers
-    assert 15 <= numbers[-1] - numbers[0] + 1 <= 17
+    assert earliest <= numbers[0] <= first
+    assert before <= numbers[-1] <= latest
 
 
 def test_a_slot_that_comes_round_again_starts_at_its_base(bench: Kernel) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # Answered without asking anyone, so that the wait for readiness counts nowhere.
 READY = "ready.test"
 
-# One upstream query per question: nothing ahead of time, nothing for parts of the name. Without
+# One upstream query per question: nothing ahead of time, nothing for parts of the name, and none
+# again when the VPC's resolver is held up for a moment (by itself it waits for 50 ms). Without
 # "nodefault", unbound itself says NXDOMAIN to all of *.test and asks nobody.
 _UNBOUND = """\
 server:
@@ -35,6 +36,7 @@ server:
   module-config: "iterator"
   qname-minimisation: no
   prefetch: no
+  infra-cache-min-rtt: 5000
   {cache}
   tcp-upstream: {tcp}
   local-zone: "test." nodefault

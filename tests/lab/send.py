@@ -31,6 +31,7 @@ RETRY = {
     errno.EADDRNOTAVAIL,
 }  # fmt: skip
 RETRY_S = 5.0
+LATE_S = 0.1
 stopped = False
 
 
@@ -134,6 +135,8 @@ def send_datagrams(args: argparse.Namespace, payload: Callable[[int], bytes]) ->
             out.drain(min(wait, 0.1))
         if stopped:
             break
+        if args.no_catch_up and time.monotonic() - begin - due > LATE_S:
+            begin = time.monotonic() - due
         ok = out.send(number)
         sent, failed = sent + ok, failed + (not ok)
         if number < len(out.sockets):
@@ -145,7 +148,10 @@ def send_datagrams(args: argparse.Namespace, payload: Callable[[int], bytes]) ->
             out.drain(0)
     end = time.monotonic() + args.settle
     while out.answered < sent and (wait := end - time.monotonic()) > 0:
+        before = out.answered
         out.drain(min(wait, 0.1))
+        if out.answered > before:  # a resolver that is behind: one of its next would be too late
+            end = time.monotonic() + args.settle
     return {"sent": sent, "answered": out.answered, "failed": failed}
 
 
@@ -223,6 +229,10 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--every", type=float, default=1.0, help="seconds from burst to burst")
     new.add_argument("--steps", help="PPS:SECONDS,... instead of --count")
     new.add_argument(
+        "--no-catch-up", action="store_true",
+        help="who stood still goes on at the same rate, and does not send what is overdue at once",
+    )  # fmt: skip
+    new.add_argument(
         "--sockets", type=int, choices=range(1, MAX_SOCKETS + 1), default=1, metavar="K"
     )
     new.add_argument("--name", default="q{n}.lab.test", help="{n} is the packet's number")
@@ -231,7 +241,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--path", default="meta-data/instance-id", help="imds: below /latest/")
     new.add_argument("--source", help="local address, to choose an ENI")
     new.add_argument("--warm", type=float, default=0.05, help="seconds after the first packet")
-    new.add_argument("--settle", type=float, help="seconds for late answers; 0.3, waiting 2")
+    new.add_argument("--settle", type=float, help="seconds after the last answer; 1, waiting 2")
     new.add_argument("--wait-answers", action="store_true")
     new.add_argument("--strict", action="store_true", help="exit 1 unless all were answered")
     return new
@@ -242,7 +252,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     args.port = PORTS[args.mode] if args.port is None else args.port
     if args.settle is None:
-        args.settle = 2.0 if args.wait_answers else 0.3
+        args.settle = 2.0 if args.wait_answers else 1.0
 
     def stop(*_: object) -> None:
         global stopped  # noqa: PLW0603 - a signal handler has no other way to the loops

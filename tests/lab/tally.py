@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,33 @@ def until(condition: Callable[[], bool], timeout: float = 20) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def flows(lab: Lab, pps: float, counter: str = "ens5_ip_udp_resolver", timeout: float = 30) -> bool:
+    """Whether a load of so many packets a second, all of it, has gone on for a second in time."""
+    readings: deque[tuple[float, int]] = deque()
+
+    def whole_second() -> bool:
+        readings.append((time.monotonic(), lab.counters()[counter]))
+        (begin, first), (end, last) = readings[0], readings[-1]
+        if end - begin < 1:
+            return False
+        readings.popleft()
+        return (last - first) / (end - begin) > 0.96 * pps
+
+    return until(whole_second, timeout)
+
+
+def at_rest(read: Callable[[], int], quiet_s: float = 0.5, timeout: float = 20) -> int:
+    """What *read* says once that has not changed for a while."""
+    deadline = time.monotonic() + timeout
+    value, since = read(), time.monotonic()
+    while time.monotonic() - since < quiet_s:
+        assert time.monotonic() < deadline, f"it still changes after {timeout:g} s"
+        time.sleep(0.05)
+        if (newest := read()) != value:
+            value, since = newest, time.monotonic()
+    return value
 
 
 class Tally:
