@@ -9,7 +9,7 @@ import time
 
 
 def test_demo_runs_and_warns_before_the_first_drop() -> None:
-    """Soon, five lines of summary, counts that agree, a warning before the first drop,
+    """Under a minute, five lines of summary, counts that agree, a warning before the first drop,
     and a lab that is gone.
     """
     begun_s = time.monotonic()
@@ -29,5 +29,5 @@ def test_demo_runs_and_warns_before_the_first_drop() -> None:
     assert (seen, counted) == (sent, sent), summary[0]
     assert "ecs_task batch-import:42/" in summary[1]
     assert float(re.findall(r"warned +([\d.]+) s before", summary[4])[0]) > 0
-    assert took_s < 100  # a minute, where nobody else is at work
+    assert took_s < 60
     assert "EXCEEDED" in done.stdout

@@ -61,7 +61,7 @@ def test_another_name_is_nobodys(asking: Asking) -> None:
 def test_an_ask_is_forgotten_soon(asking: Asking) -> None:
     """A cache that has to ask does so at once; half a second later it has another reason."""
     tag = ask(asking)
-    asking.grow_older(0.25)
+    asking.grow_older(0.4)
     forward(asking)
     ask(asking)
     asking.grow_older(0.6)
