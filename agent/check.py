@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ from .kernel.loader import load
 from .kernel.netlink import NetlinkError
 from .sidecar.check import inspect as inspect_task
 from .sidecar.choice import wants_sidecar
-from .text import clean
+from .text import ascii_only, clean
 
 MIN_KERNEL = (5, 10)
 _CAPABILITIES = {
@@ -41,7 +42,8 @@ _CAPABILITIES = {
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
-_MARKS = {"ok": "ok  ", "info": "·   ", "warn": "warn", "fail": "FAIL"}
+_NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_PTRACE")
+_MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
 
 def run(config: Config, *, as_json: bool) -> int:
@@ -56,10 +58,12 @@ def run(config: Config, *, as_json: bool) -> int:
         report = {"version": 1, "ok": not failed, "checks": [asdict(item) for item in items]}
         print(json.dumps(report, indent=2))
     else:
+        dot, arrow = ("-", "->") if ascii_only(sys.stdout) else ("·", "→")
         for item in items:
-            print(f"{_MARKS[item.status]}  {item.name:<16} {item.detail}")
+            mark = _MARKS.get(item.status, dot)
+            print(f"{mark:<4}  {item.name:<16} {item.detail}")
             if item.mend:
-                print(f"      {'':<16} → {item.mend}")
+                print(f"      {'':<16} {arrow} {item.mend}")
     if failed:
         names = ", ".join(item.name for item in failed)
         raise NeedError(f"this node cannot run eni53 yet: {names}; the report says what would help")
@@ -108,9 +112,10 @@ def _privilege() -> Iterator[Item]:
     modern = {"CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"} <= set(held)
     detail = f"uid {os.geteuid()}, {', '.join(held) or 'none of the capabilities'}"
     if not modern and not {"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} <= set(held):
+        lacking = [name for name in _NEEDED if name not in held]
         mend = (
-            "run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_PTRACE; a task's"
-            " own ENI can be counted without them: ENI53_ATTACH=packet"
+            f"run as root, or with {', '.join(lacking)} too; a task's own ENI can be counted"
+            " without: ENI53_ATTACH=packet"
         )
         yield Item("privilege", "fail", detail, mend)
     elif "CAP_SYS_PTRACE" not in held:
@@ -272,7 +277,15 @@ def _runtimes(config: Config) -> Iterator[Item]:
 
 def _agent(config: Config) -> Iterator[Item]:
     agent = presence.find(config.runtime_dir)
-    if agent is None:
+    if agent is None and presence.is_counting():
+        yield Item(
+            "agent",
+            "warn",
+            f"none announced in {config.runtime_dir}, but another eni53 counts here",
+            "an agent cannot start beside it: find its --runtime-dir, or end the `top`, `doctor`"
+            " or `record` that counts by itself",
+        )
+    elif agent is None:
         yield Item("agent", "info", f"none announced in {config.runtime_dir}")
     else:
         detail = (

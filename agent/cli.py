@@ -7,6 +7,7 @@ what they need when they run: the agent must not pay for the terminal's librarie
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -277,6 +278,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # In a locale that is not UTF-8: what it has no letter for ends no command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(argv)

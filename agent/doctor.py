@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TextIO
 
-from rich.console import Console
 from rich.text import Text
 
 from . import log, presence
 from .config import Config
+from .console import Printer
 from .diagnosis import findings
 from .insight.look import seconds_between
 from .model import Finding, Snapshot
@@ -94,7 +94,7 @@ def show(
         first: The look before; None where *snapshot* covers all of the time.
         agent: Which agent was asked; empty for a count of our own.
     """
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = Printer(stream)
     looked_s = seconds_between(first, snapshot)
     moment = datetime.fromtimestamp(snapshot.time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     told_by = agent or "own count (no agent)"
@@ -138,7 +138,7 @@ def _nothing(snapshot: Snapshot, looked_s: float, *, lately: bool) -> str:
     return f"{told} (highest second{when}{which} {pps} of {hottest.limit_pps})."
 
 
-def _print(console: Console, text: Text) -> None:
+def _print(console: Printer, text: Text) -> None:
     """*text*, what does not fit its first line below it and indented: it begins no finding."""
     begin, rest = text[:_INDENT], text[_INDENT:]
     # Console.print would fill lines up with blanks, or wrap them to the first column.

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .console import Printer
 from .fleet import Fleet, FleetEni, FleetWorkload
 from .model import Workload
+from .text import ascii_only
 from .top import cells
 from .top.marks import Marks, heat, marks_for
-from .top.once import ascii_only
 
 _PIPE_WIDTH = 4000
 _NAME_WIDTH = 60
@@ -63,11 +63,9 @@ def _owner_json(workload: Workload) -> dict[str, object]:
 def print_table(fleet: Fleet, stream: TextIO) -> None:
     """Print *fleet*: cut to the width of a terminal, whole into a pipe; colours as `top` has."""
     marks = marks_for(ascii_only(stream))
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = Printer(stream)
     if not console.is_terminal:
-        console = Console(
-            file=stream, width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False
-        )
+        console = Printer(stream, _PIPE_WIDTH)
     console.print(_head(fleet, marks))
     if fleet.silent_count:
         console.print(_silent(fleet, marks))

@@ -90,6 +90,16 @@ def make_directory(runtime_dir: Path) -> None:
         ) from error
 
 
+def is_counting() -> bool:
+    """Whether somebody holds the lock; no where the kernel does not tell."""
+    try:
+        sockets = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    name = "@" + _LOCK_NAME[1:].decode()
+    return any(line.rpartition(" ")[2] == name for line in sockets)
+
+
 def take_lock() -> socket.socket:
     """Be the only one that counts in this network namespace, until the socket is closed.
 
@@ -104,7 +114,8 @@ def take_lock() -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             raise
         raise NeedError(
-            "another eni53 counts in this network namespace already: ask it with `eni53 top`"
-            " (its --runtime-dir), or stop it first"
+            "another eni53 counts in this network namespace already: if it is an agent, ask it"
+            " with its --runtime-dir; if it is a `top`, `doctor` or `record` that counts by itself,"
+            " end it first"
         ) from error
     return lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TextIO
 
 MAX_NAME = 256
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -16,6 +17,12 @@ def clean(name: str, limit: int = MAX_NAME) -> str:
     """
     shown = "".join(map(_shown, name[: limit + 1]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def ascii_only(stream: TextIO | None) -> bool:
+    """Whether *stream* can carry no more than ASCII safely: its encoding is not a UTF."""
+    encoding = stream.encoding if stream is not None else None
+    return not (encoding or "utf-8").lower().startswith("utf")
 
 
 def _shown(character: str) -> str:

@@ -24,10 +24,10 @@ from textual.widgets import Input, Static
 
 from ..errors import Eni53Error
 from ..model import Snapshot
+from ..text import ascii_only
 from .canvas import Canvas
 from .feed import Feed, Fetch
 from .keys import BINDINGS, HelpScreen, key_line, trouble_line
-from .once import ascii_only
 from .render import render
 from .tape import Tape
 from .terminal import Terminal

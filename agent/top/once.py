@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TextIO
 
-from rich.console import Console
-
+from ..console import Printer
 from ..model import Snapshot
 from ..snapshot_json import dumps
+from ..text import ascii_only
 from .render import render
 from .view import ViewState
-
-
-def ascii_only(stream: TextIO) -> bool:
-    """Whether *stream* can carry no more than ASCII safely: its encoding is not a UTF."""
-    return not (stream.encoding or "utf-8").lower().startswith("utf")
 
 
 def print_once(
@@ -32,7 +27,7 @@ def print_once(
         stream: Where to.
         width: Cells of a line; None for those of the terminal, or of ``COLUMNS``.
     """
-    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    console = Printer(stream, width)
     view = replace(view, ascii_only=view.ascii_only or ascii_only(stream))
     height = max(10, console.height - 2) if console.is_terminal else None
     screen = render(snapshot, view, console.width, height)
