@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from .config import Config
@@ -82,7 +82,7 @@ def resolver(config: Config, given: Given) -> Found:
         NeedError: It is nowhere to be found.
     """
     if given.resolver is not None:
-        return Found(_upstream(given.resolver, "--resolver"), "--resolver")
+        return _elsewhere(Found(_upstream(given.resolver, "--resolver"), "--resolver"))
     cidrs: list[str] = []
     if not config.resolver.addresses and config.runtime.imds:
         try:
@@ -100,7 +100,7 @@ def resolver(config: Config, given: Given) -> Found:
         )
     origins = {"imds": "the metadata service", "configured": "[resolver] addresses"}
     origin = origins.get(found.source, found.source)
-    return Found(_upstream(found.addresses[0], origin), origin)
+    return _elsewhere(Found(_upstream(found.addresses[0], origin), origin))
 
 
 def gateway(given: Given) -> Found:
@@ -155,7 +155,7 @@ def image(given: Given, default: str) -> Found:
 
 
 def _upstream(text: str, flag: str) -> str:
-    """An address that is somebody else's: at one of this host the cache would ask itself."""
+    """An address that can be somebody else's."""
     try:
         # A scope (fe80::1%anything) may hold any character: no part of it may reach a file.
         address = ip_address("" if "%" in text else text)
@@ -227,6 +227,26 @@ def _addresses(name: str) -> list[str]:
         return [text for text in found if ":" not in text]
     except (OSError, NetlinkError):
         return []
+    finally:
+        table.close()
+
+
+def _elsewhere(found: Found) -> Found:
+    """Refuse an address of this host: there the cache would ask itself, or nobody."""
+    if ip_address(found.text) in _own_addresses():
+        raise _wrong(found.origin, found.text, "the VPC's resolver, not an address of this host")
+    return found
+
+
+def _own_addresses() -> set[IPv4Address | IPv6Address]:
+    try:
+        table = LinkTable()
+    except OSError:
+        return set()
+    try:
+        return {ip_address(text.partition("/")[0]) for text in table.prefixes(table.links())}
+    except (OSError, NetlinkError):
+        return set()
     finally:
         table.close()
 

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.lab import vpc
 from tests.lab.agent import ENI53, Agent
 from tests.lab.lab import Lab
 
@@ -26,6 +27,9 @@ def start(lab: Lab, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     return lab.node_exec([ENI53, *argv, "--runtime-dir", directory], env=env, check=False)
 
 
+NODE = vpc.eni(0).ipv4
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -38,6 +42,7 @@ def start(lab: Lab, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["top", "--once", "--eni", "nope0", "--seconds", "1"], ["'nope0' does not exist"]),
         (["top", "--sort", "colour"], ["colour", "pps"]),
         (["nonsense"], ["nonsense"]),
+        (["remedy", "dnsmasq-host", "--resolver", NODE], [NODE, "an address of this host"]),
     ],
 )
 def test_usage(lab: Lab, argv: list[str], words: list[str]) -> None:
@@ -85,6 +90,40 @@ def test_second_agent_and_port_in_use(lab: Lab) -> None:
         assert "127.0.0.1:9153" in line
         line = refused(start(lab, "agent", "--listen", "127.0.0.1:0"))
         assert "another eni53" in line
+
+
+def test_one_that_counts_by_itself_is_in_an_agents_way(lab: Lab) -> None:
+    """A one-shot `top` holds the namespace: who would start an agent is told, and so is `check`."""
+    directory = str(lab.directory / "bad")
+    top = lab.node_popen([ENI53, "top", "--seconds", "60", "--runtime-dir", directory])
+    try:
+        assert top.stderr is not None
+        assert "no agent runs here; counting for" in top.stderr.readline()
+        assert "a `top`, `doctor` or `record` that counts by itself" in refused(start(lab, "agent"))
+        assert "but another eni53 counts here" in start(lab, "check").stdout
+    finally:
+        top.terminate()
+        top.communicate(timeout=20)
+    assert "another eni53" not in start(lab, "check").stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_letters_that_the_terminal_does_not_have(lab: Lab, encoding: str) -> None:
+    """No UTF-8: what `check` says is plain, and complete."""
+    done = start(lab, "check", PYTHONIOENCODING=encoding, ENI53_RUNTIME_IMDS="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert " -> " in done.stdout
+
+
+@pytest.mark.parametrize("words", ["doctor --seconds 0.2", "top --once --seconds 0.2"])
+def test_a_reader_that_went_away_is_no_finding(lab: Lab, words: str) -> None:
+    """141, as with any other output; 1 would be a finding of `doctor --fail`."""
+    directory = lab.directory / "bad"
+    line = f"{ENI53} {words} --runtime-dir {directory} | true; echo ${{PIPESTATUS[0]}}"
+    done = lab.node_exec(["bash", "-c", line])
+    assert done.stdout == "141\n"
+    assert "Traceback" not in done.stderr
 
 
 def test_tcx_where_there_is_none_is_said(lab: Lab) -> None:
