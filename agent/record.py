@@ -57,13 +57,18 @@ def run(config: Config, options: RecordOptions) -> int:
     if not options.names:
         recording = without_names(recording)
     _write(options.path, dumps(recording))
-    enis = len(recording.enis)
-    print(
-        f"eni53: {recording.slots * SLOT_S:.1f} s of {enis} ENI{'' if enis == 1 else 's'} in"
-        f" {options.path}; play it with `eni53 top --replay {options.path}`",
-        file=sys.stderr,
-    )
+    print(f"eni53: {_told(recording, options.path)}", file=sys.stderr)
     return 0
+
+
+def _told(recording: Recording, path: Path) -> str:
+    seconds, enis = recording.slots * SLOT_S, len(recording.enis)
+    if not enis:
+        return f"{path}: no ENI sent anything that is counted in these {seconds:.1f} s"
+    return (
+        f"{seconds:.1f} s of {enis} ENI{'' if enis == 1 else 's'} in {path};"
+        f" play it with `eni53 top --replay {path}`"
+    )
 
 
 def _check(path: Path) -> None:

@@ -132,6 +132,23 @@ class TestFromAnAgent:
             f" `eni53 top --replay {tmp_path}/x.json`"
         )
 
+    def test_a_node_that_sends_nothing(
+        self, agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """There is nothing in it to play: it is said what it holds, and not how to."""
+
+        def look(_number: int) -> Snapshot:
+            agent.now += 10
+            return agent.wire.look(agent.now)
+
+        agent.answer = look
+        assert taken(tmp_path, "--seconds", "1") == 0
+        assert read(tmp_path / "x.json").enis == ()
+        [_, line] = capsys.readouterr().err.splitlines()
+        assert line == (
+            f"eni53: {tmp_path}/x.json: no ENI sent anything that is counted in these 1.0 s"
+        )
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_stopped_early_it_keeps_what_there_is(
         self, agent: Agent, tmp_path: Path, number: signal.Signals
