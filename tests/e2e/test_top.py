@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -46,17 +45,15 @@ def test_once_without_an_agent_measures_by_itself(lab: Lab) -> None:
     argv = [ENI53, "top", "--json", "--seconds", "4", "--runtime-dir", "/run/eni53-none"]
     argv += ["--docker-socket", str(lab.docker_socket)]
     one = lab.run_task("checkout")
-    began_s = time.monotonic()
     top = lab.node_popen(argv)
     sender = one.start_send("udp", "--to", RESOLVER, "--rate", "100", "--count", "900")
     out, complaints = top.communicate(timeout=30)
-    took_s = time.monotonic() - began_s
     sender.communicate()
     assert (top.returncode, complaints) == (0, "")
     snapshot = json.loads(out)
     eni = snapshot["enis"][0]
 
-    assert 4.0 <= snapshot["window_seconds"] < took_s
+    assert 4.0 <= snapshot["window_seconds"] < 6.0
     # Besides the task there may be the end of our own question to the metadata service.
     (row,) = [row for row in eni["workloads"] if "resolver" in row["classes"]]
     assert row["workload"] == f"checkout:42/{one.task_id}"
