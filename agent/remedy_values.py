@@ -108,7 +108,8 @@ def gateway(given: Given) -> Found:
     if given.gateway is not None:
         return Found(_gateway(given.gateway), "--gateway")
     for address in _addresses(BRIDGE):
-        return Found(address, BRIDGE)
+        if isinstance(address, IPv4Address):
+            return Found(str(address), BRIDGE)
     return Found(DOCKER_DEFAULT, f"Docker's default: there is no {BRIDGE} here")
 
 
@@ -215,16 +216,16 @@ def _eni_prefixes(config: Config) -> tuple[str, ...]:
         table.close()
 
 
-def _addresses(name: str) -> list[str]:
-    """IPv4 addresses of one interface."""
+def _addresses(name: str = "") -> list[IPv4Address | IPv6Address]:
+    """Those of one interface, or of all of this host."""
     try:
         table = LinkTable()
     except OSError:
         return []
     try:
-        indexes = {index for index, link in table.links().items() if link.name == name}
-        found = [text.partition("/")[0] for text in table.prefixes(indexes)]
-        return [text for text in found if ":" not in text]
+        links = table.links().items()
+        indexes = {index for index, link in links if name in ("", link.name)}
+        return [ip_address(text.partition("/")[0]) for text in table.prefixes(indexes)]
     except (OSError, NetlinkError):
         return []
     finally:
@@ -233,22 +234,9 @@ def _addresses(name: str) -> list[str]:
 
 def _elsewhere(found: Found) -> Found:
     """Refuse an address of this host: there the cache would ask itself, or nobody."""
-    if ip_address(found.text) in _own_addresses():
+    if ip_address(found.text) in _addresses():
         raise _wrong(found.origin, found.text, "the VPC's resolver, not an address of this host")
     return found
-
-
-def _own_addresses() -> set[IPv4Address | IPv6Address]:
-    try:
-        table = LinkTable()
-    except OSError:
-        return set()
-    try:
-        return {ip_address(text.partition("/")[0]) for text in table.prefixes(table.links())}
-    except (OSError, NetlinkError):
-        return set()
-    finally:
-        table.close()
 
 
 def _wrong(flag: str, text: str, allowed: str) -> UsageError:
